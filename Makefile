@@ -1,0 +1,55 @@
+# make lab       set everything up and open the lessons
+# make test      set everything up and run every check
+# make notebooks execute the lessons and store their outputs
+# make models    train the small models again (IMDB=folder or Hub id)
+
+PYTHON ?= python3
+VENV ?= .venv
+LAB_ARGS ?=
+PIP_ARGS ?=
+IMDB ?= stanfordnlp/imdb
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
+ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+
+export HF_HUB_DISABLE_TELEMETRY := 1
+# glibc hands large buffers back to the system at every step and asks for them again; keeping them is a third faster
+export MALLOC_MMAP_MAX_ := 0
+export MALLOC_TRIM_THRESHOLD_ := 17179869184
+
+.PHONY: lab test notebooks models format clean
+
+lab: $(READY)
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 $(ROOT) --LabApp.news_url=None \
+		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+		notebooks/00_start_here.ipynb $(LAB_ARGS)
+
+test: export HF_HUB_OFFLINE := 1
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest -p tests.nbval_plugin --nbval --nbval-current-env \
+		--nbval-sanitize-with tests/nbval_sanitize.cfg $(NOTEBOOKS)
+
+notebooks: $(READY)
+	$(BIN)/python tools/execute_notebooks.py $(NOTEBOOKS)
+
+models: $(READY)
+	$(BIN)/python -m pip install -q -c constraints.txt $(PIP_ARGS) -e '.[rebuild]'
+	$(BIN)/python tools/train_small_models.py $(IMDB)
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "Python 3.11 or newer is needed, and $(PYTHON) is %d.%d: make PYTHON=python3.12 ..." % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt $(PIP_ARGS) -e '.[test]'
+	@touch $(READY)
