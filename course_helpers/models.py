@@ -1,0 +1,173 @@
+"""The policy, its reference and the sentiment judge.
+
+Each loader takes one name: ``"small"`` (shipped here, no network), ``"full"`` (the Hub's models the course uses), any
+other Hub id, or a folder. What comes back is the ordinary transformers object, so a lesson reads the same at every
+scale. Weights are read from safetensors only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    Pipeline,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    pipeline,
+)
+from transformers.utils import logging
+
+from course_helpers.assets import asset
+
+FULL = {"policy": "lvwerra/gpt2-imdb", "judge": "lvwerra/distilbert-imdb", "reviews": "stanfordnlp/imdb"}
+
+
+class LoadError(RuntimeError):
+    """A model or data set cannot be loaded; the message is one sentence with the reason and what to do."""
+
+
+def locate(name: str | Path, role: str) -> tuple[str, bool]:
+    """Where ``name`` is to be loaded from.
+
+    Args:
+        name: ``"small"``, ``"full"``, a Hub id ``owner/name``, or a folder.
+        role: ``"policy"``, ``"judge"`` or ``"reviews"``: what ``"small"`` and ``"full"`` stand for.
+
+    Returns:
+        The folder or Hub id, and whether the network is to be left alone: a folder, or offline with a filled cache.
+
+    Raises:
+        FileNotFoundError: ``name`` looks like a folder, and there is none.
+        LoadError: a Hub id that does not exist, or that is neither in the local cache nor to be had now.
+    """
+    name = str(name)
+    if name == "small":
+        return str(asset("prompts.json" if role == "reviews" else role)), True
+    name = FULL[role] if name == "full" else name
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return str(folder), True
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise FileNotFoundError(f"there is no folder {name!r}; give a folder, a Hub id like {FULL[role]!r}, or 'small'")
+    return name, not _hub_has(name, "dataset" if role == "reviews" else "model")
+
+
+def _hub_has(repo: str, kind: str) -> bool:
+    """True if the Hub has `repo` now, False if only the local cache has it; asks once, without retries."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        HfApi().repo_info(repo, repo_type=kind, timeout=5)
+        return True
+    except GatedRepoError:
+        raise LoadError(f"{repo!r} asks for a log-in on the Hub: accept its terms there, or use 'small'.") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise LoadError(f"The Hub has no {kind} {repo!r}: check its spelling, or use 'small'.") from None
+    except Exception as error:  # whatever the network stack raises, the learner needs one sentence
+        file = "README.md" if kind == "dataset" else "config.json"
+        if isinstance(try_to_load_from_cache(repo, file, repo_type=kind), str):
+            return False
+        raise LoadError(
+            f"{repo!r} is not on this machine and the Hub cannot be reached ({type(error).__name__}): "
+            "go online once to download it, give a folder that holds it, or use 'small'."
+        ) from None
+
+
+def _read(loader: type, place: str, local: bool, **options: object) -> object:
+    """``loader.from_pretrained`` without progress bars, its errors turned into one sentence."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        return loader.from_pretrained(place, local_files_only=local, **options)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LoadError(
+            f"{place!r} cannot be loaded. It has to hold config.json, model.safetensors (pickled weights are not read) "
+            f"and tokenizer.json, as a folder written by save_pretrained does. transformers says: {reason}"
+        ) from None
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def best_device() -> torch.device:
+    """The accelerator if there is one, else the CPU."""
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+
+
+def load_policy(
+    name: str | Path = "small", device: str | torch.device | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a causal language model π_θ and its tokenizer.
+
+    Args:
+        name: ``"small"``, ``"full"``, a Hub id, or a folder.
+        device: where to put it; the accelerator if there is one when None.
+
+    Returns:
+        The model in float32 and eval mode, and a tokenizer with a padding token.
+    """
+    place, local = locate(name, "policy")
+    model = _read(AutoModelForCausalLM, place, local, dtype=torch.float32, use_safetensors=True)
+    tokenizer = _read(AutoTokenizer, place, local)
+    if tokenizer.pad_token is None:  # GPT-2 has none; what is padded is masked, so the end token serves
+        tokenizer.pad_token = tokenizer.eos_token
+    return model.to(device or best_device()).eval(), tokenizer
+
+
+def load_reference(name: str | Path = "small", device: str | torch.device | None = None) -> PreTrainedModel:
+    """Load π_ref: the same model as `load_policy`, frozen.
+
+    Its parameters take no gradient, so no optimizer can move the reference by mistake.
+    """
+    model, _ = load_policy(name, device)
+    return model.requires_grad_(False)
+
+
+def load_judge(name: str | Path = "small", device: str | torch.device | None = None) -> Pipeline:
+    """Load the sentiment judge as a transformers ``text-classification`` pipeline.
+
+    Call it on a list of texts; with ``top_k=None`` it returns every label's score for each text (`score` picks one).
+    Texts longer than its context are truncated.
+    """
+    place, local = locate(name, "judge")
+    model = _read(AutoModelForSequenceClassification, place, local, dtype=torch.float32, use_safetensors=True)
+    tokenizer = _read(AutoTokenizer, place, local)
+    return pipeline(
+        "text-classification",
+        model=model.eval(),
+        tokenizer=tokenizer,
+        device=device or best_device(),
+        truncation=True,
+        max_length=model.config.max_position_embeddings,
+    )
+
+
+def score(pipe_outputs: Sequence[Sequence[dict]], label: str = "POSITIVE") -> list[float]:
+    """The score of one label for each text, found by its name.
+
+    A pipeline sorts labels by score, so ``output[1]`` is POSITIVE for one text and NEGATIVE for the next: a reward
+    picked by position rewards whatever the judge likes less.
+
+    Args:
+        pipe_outputs: what ``judge(texts, top_k=None)`` returned: a list of ``{"label", "score"}`` for each text.
+        label: the label whose score is wanted.
+
+    Raises:
+        ValueError: an output does not hold that label.
+    """
+    scores = []
+    for index, output in enumerate(pipe_outputs):
+        if isinstance(output, dict):
+            raise ValueError("each text needs the scores of all labels: call the judge with top_k=None")
+        by_label = {entry["label"]: entry["score"] for entry in output}
+        if label not in by_label:
+            raise ValueError(f"output {index} has no label {label!r}; it has {sorted(by_label)}")
+        scores.append(float(by_label[label]))
+    return scores

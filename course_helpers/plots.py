@@ -1,0 +1,155 @@
+"""Figures of the lessons: labelled axes, colours that the colour-blind can tell apart, one look throughout.
+
+Every function draws into the axes it is given, or makes its own, and returns them; the lesson shows the figure with
+``plt.show()``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+
+# Okabe and Ito, 2008, "Color Universal Design": told apart in every common form of colour blindness
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6E6E6E"
+COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, GREY)
+STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))  # so that the lines differ in print, too
+WIDTH, HEIGHT = 7.0, 3.2  # inches: readable at the width of a notebook
+
+
+def new_axes(xlabel: str, ylabel: str, title: str = "", height: float = HEIGHT) -> Axes:
+    """Empty axes with labels; units belong into the labels."""
+    _, axes = plt.subplots(figsize=(WIDTH, height), layout="constrained")
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    return axes
+
+
+def visible(token: str) -> str:
+    """A token as a label: spaces and line breaks are made visible, and nothing is read as a formula."""
+    return token.replace("\n", "⏎").replace("$", r"\$").replace(" ", "·") or "∅"
+
+
+def token_bars(
+    tokens: Sequence[str],
+    distributions: Mapping[str, ArrayLike],
+    title: str = "",
+    top: int = 12,
+    axes: Axes | None = None,
+) -> Axes:
+    """Horizontal bars: the most probable tokens of the first distribution, and what the others give to the same tokens.
+
+    Args:
+        tokens: the text of each of the V tokens.
+        distributions: name → V probabilities.
+        title: what the figure shows.
+        top: how many tokens.
+        axes: where to draw; new axes when None.
+    """
+    first = np.asarray(next(iter(distributions.values())))
+    order = np.argsort(-first, kind="stable")[:top]
+    axes = axes or new_axes("probability", "next token", title, height=0.9 + 0.26 * top)
+    thickness = 0.8 / len(distributions)
+    for k, (name, probabilities) in enumerate(distributions.items()):
+        places = np.arange(top) + (k - (len(distributions) - 1) / 2) * thickness
+        axes.barh(places, np.asarray(probabilities)[order], thickness, color=COLOURS[k], label=name)
+    axes.set_yticks(np.arange(top), [visible(tokens[i]) for i in order], family="monospace")
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    if len(distributions) > 1:
+        axes.legend()
+    return axes
+
+
+def lines(
+    x: ArrayLike,
+    series: Mapping[str, ArrayLike],
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    levels: Mapping[str, float] | None = None,
+    axes: Axes | None = None,
+) -> Axes:
+    """One line a series over the same x, and dotted horizontal lines at known values.
+
+    Args:
+        x: n values.
+        series: name → n values.
+        xlabel: quantity and unit.
+        ylabel: quantity and unit.
+        title: what the figure shows.
+        levels: name → a value known beforehand.
+        axes: where to draw; new axes when None.
+    """
+    axes = axes or new_axes(xlabel, ylabel, title)
+    for k, (name, y) in enumerate(series.items()):
+        axes.plot(x, y, linestyle=STYLES[k], color=COLOURS[k], linewidth=2, label=name)
+    for name, level in (levels or {}).items():
+        axes.axhline(level, color=GREY, linestyle=":", linewidth=1.5)
+        axes.annotate(name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY)
+    if len(series) > 1:
+        axes.legend()
+    return axes
+
+
+def histogram(
+    values: ArrayLike, xlabel: str, title: str = "", marks: Mapping[str, float] | None = None, bins: int = 40
+) -> Axes:
+    """How often each value occurs, with vertical lines at named values."""
+    axes = new_axes(xlabel, "count", title)
+    axes.hist(np.asarray(values), bins=bins, color=BLUE, alpha=0.75)
+    for k, (name, value) in enumerate((marks or {}).items()):
+        axes.axvline(value, color=COLOURS[k + 1], linestyle=STYLES[k + 1], linewidth=2, label=f"{name}: {value:.2f}")
+    if marks:
+        axes.legend()
+    return axes
+
+
+def standard_error(
+    sizes: ArrayLike, errors: ArrayLike, sigma: float, ylabel: str, title: str = "", measured: str = "measured"
+) -> Axes:
+    """Error of a mean against the number of samples, both logarithmic, beside the law σ/√n.
+
+    Args:
+        sizes: numbers of samples n.
+        errors: the root mean square error seen at each n.
+        sigma: standard deviation σ of one sample.
+        ylabel: the error and its unit.
+        title: what the figure shows.
+        measured: name of the points.
+    """
+    axes = new_axes("number of samples n", ylabel, title)
+    sizes = np.asarray(sizes)
+    axes.loglog(sizes, sigma / np.sqrt(sizes), "--", color=GREY, linewidth=2, label="σ/√n")
+    axes.loglog(sizes, errors, "o", color=BLUE, label=measured)
+    axes.legend()
+    return axes
+
+
+def fine_tuning_map() -> Axes:
+    """The approaches the course compares: what each learns from, and where each leads."""
+    _, axes = plt.subplots(figsize=(WIDTH + 2, 3.4), layout="constrained")
+    axes.set(xlim=(0, 10), ylim=(0, 4.4))
+    axes.axis("off")
+    boxes = {
+        "start": ("pre-trained LM\n(much text)", 0.9, 2.4, GREY),
+        "tuned": ("instruction tuning\n(demonstrations)", 3.4, 2.4, BLUE),
+        "judge": ("reward model\n(preferences)", 6.1, 3.8, ORANGE),
+        "ppo": ("RLHF with PPO\n(rollouts, rewards)", 8.9, 3.8, RED),
+        "dpo": ("DPO\n(preferences, no rollouts)", 7.9, 1.1, GREEN),
+    }
+    drawn = {}
+    for key, (text, x, y, colour) in boxes.items():
+        shape = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": colour, "linewidth": 2}
+        drawn[key] = axes.text(x, y, text, ha="center", va="center", fontsize=11, bbox=shape)
+    for begin, end in (("start", "tuned"), ("tuned", "judge"), ("judge", "ppo"), ("tuned", "dpo")):
+        arrow = {"arrowstyle": "->", "color": GREY, "linewidth": 2, "shrinkA": 8, "shrinkB": 8}
+        arrow |= {"patchA": drawn[begin].get_bbox_patch(), "patchB": drawn[end].get_bbox_patch()}
+        axes.annotate("", boxes[end][1:3], boxes[begin][1:3], arrowprops=arrow)
+    note = "each can move all weights (full), or only a low-rank addition to them (LoRA)"
+    axes.text(5, 0.1, note, ha="center", color=GREY, fontsize=11)
+    return axes

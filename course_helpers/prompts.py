@@ -1,0 +1,57 @@
+"""Prompts: openings of reviews, and the length at which each is cut."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from course_helpers.models import locate
+
+
+class LengthSampler:
+    """Draws a length from ``low .. high - 1``, all equally likely: the end is excluded, as in ``range``.
+
+    Args:
+        low: the smallest length.
+        high: one more than the largest length.
+        rng: where the draws come from; a fresh generator when None.
+    """
+
+    def __init__(self, low: int, high: int, rng: np.random.Generator | None = None):
+        """Check the bounds."""
+        if not 0 < low < high:
+            raise ValueError(f"LengthSampler({low}, {high}): lengths must satisfy 0 < low < high (high is excluded)")
+        self.low, self.high = int(low), int(high)
+        self.rng = rng or np.random.default_rng()
+
+    def __call__(self) -> int:
+        """One length in tokens."""
+        return int(self.rng.integers(self.low, self.high))
+
+
+def load_prompts(name: str | Path = "small", minimum_characters: int = 200) -> list[str]:
+    """Openings of film reviews, to be cut by a `LengthSampler` and continued by the policy.
+
+    Args:
+        name: ``"small"`` (openings written for this course), ``"full"`` or a Hub id (the reviews of its train split),
+            or a folder with ``train*.parquet`` files that have a ``text`` column.
+        minimum_characters: reviews shorter than this are left out, as in the course. Does not apply to ``"small"``.
+    """
+    place, _ = locate(name, "reviews")
+    if str(name) == "small":
+        return json.loads(Path(place).read_text(encoding="utf-8"))["prompts"]
+    from datasets import load_dataset
+
+    folder = Path(place)
+    if folder.is_dir():
+        files = sorted(str(file) for file in folder.rglob("train*.parquet"))
+        if not files:
+            raise FileNotFoundError(f"{folder} holds no train*.parquet file")
+        rows = load_dataset("parquet", data_files=files, split="train")
+    else:
+        rows = load_dataset(place, split="train")
+    if "text" not in rows.column_names:
+        raise ValueError(f"{place} has the columns {rows.column_names}; expected one called 'text'")
+    return [text for text in rows["text"] if len(text) > minimum_characters]

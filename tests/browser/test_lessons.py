@@ -1,0 +1,41 @@
+"""Every lesson in JupyterLab in Chromium: Restart & Run All, a slider moved by keyboard, nothing leaves the machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+if os.environ.get("CI") != "true":
+    pytest.importorskip("playwright", reason="install playwright to run the browser tests")
+
+from playwright.sync_api import expect
+
+from tests.browser.browser_lab import controls, run_notebook, save_screenshot
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
+
+LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9]*.ipynb"))
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+def test_lesson(page, lab, path):
+    run_notebook(page, lab, path, timeout_s=400)
+    panels = page.locator(".ch-panel")
+    if panels.count():
+        assert all(name for _, name in controls(page, ".ch-panel"))
+        explorer = panels.filter(has=page.get_by_text("Sampling explorer", exact=True)).first
+        summary = explorer.locator(".ch-summary")
+        before = summary.inner_text()
+        handle = explorer.get_by_role("slider", name=re.compile("temperature"))
+        handle.focus()
+        handle.press("End")
+        expect(summary).not_to_have_text(before)
+        nats = [float(re.search(r"Entropy ([\d.]+)", text)[1]) for text in (before, summary.inner_text())]
+        assert nats[1] > nats[0]
+        handle.press("Home")
+        expect(summary).to_contain_text("1 token can be sampled")
+    save_screenshot(page, path.stem)
+    assert page.away == []

@@ -1,0 +1,70 @@
+"""Figures show the numbers they are given, and their labels cannot be read as formulas."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("Agg")
+
+from course_helpers import plots
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    plots.plt.close("all")
+
+
+def labels(axes):
+    return [label.get_text() for label in axes.get_yticklabels()]
+
+
+def test_bars_are_the_largest_probabilities_in_order():
+    axes = plots.token_bars(["a", " b", "c", "d"], {"π": [0.1, 0.4, 0.2, 0.3]}, top=3)
+    assert labels(axes) == ["·b", "d", "c"]
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.4, 0.3, 0.2])
+
+
+def test_second_distribution_is_shown_for_the_same_tokens():
+    axes = plots.token_bars(["a", "b", "c"], {"one": [0.5, 0.3, 0.2], "two": [0.1, 0.1, 0.8]}, top=2)
+    assert labels(axes) == ["a", "b"]
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([0.5, 0.3, 0.1, 0.1])
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"one", "two"}
+
+
+@pytest.mark.parametrize(("token", "shown"), [(" the", "·the"), ("\n", "⏎"), ("$x$", r"\$x\$"), ("", "∅")])
+def test_tokens_are_made_visible(token, shown):
+    assert plots.visible(token) == shown
+
+
+def test_lines_hold_the_series_and_the_known_levels():
+    axes = plots.lines([0, 1, 2], {"y": [1, 4, 9], "z": [0, 0, 1]}, "x [s]", "y [m]", levels={"four": 4.0})
+    assert [list(line.get_ydata()) for line in axes.lines[:2]] == [[1, 4, 9], [0, 0, 1]]
+    assert axes.lines[0].get_linestyle() != axes.lines[1].get_linestyle()
+    assert axes.lines[2].get_ydata() == [4.0, 4.0]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("x [s]", "y [m]")
+
+
+def test_standard_error_draws_the_law():
+    sizes = np.array([1, 4, 16])
+    axes = plots.standard_error(sizes, [1.9, 1.1, 0.5], sigma=2.0, ylabel="error")
+    assert list(axes.lines[0].get_ydata()) == [2.0, 1.0, 0.5]
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+
+
+def test_histogram_counts_every_value():
+    axes = plots.histogram(np.arange(100), "value", marks={"mean": 49.5}, bins=10)
+    assert sum(bar.get_height() for bar in axes.patches) == 100
+    assert list(axes.lines[0].get_xdata()) == [49.5, 49.5]
+
+
+def test_map_names_the_approaches():
+    text = " ".join(t.get_text() for t in plots.fine_tuning_map().texts)
+    for name in ("instruction tuning", "reward model", "PPO", "DPO", "LoRA", "full"):
+        assert name in text
+
+
+def test_colours_differ_in_lightness_for_the_colour_blind():
+    grey = [np.dot(matplotlib.colors.to_rgb(c), [0.2126, 0.7152, 0.0722]) for c in (plots.BLUE, plots.ORANGE)]
+    assert abs(grey[0] - grey[1]) > 0.2
+    assert len(set(plots.COLOURS)) == len(plots.COLOURS) == len(set(map(str, plots.STYLES)))
