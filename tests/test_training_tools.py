@@ -1,0 +1,200 @@
+"""The tool behind the shipped models: no review on both sides, resumed runs equal whole ones, honest scores."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from transformers import DistilBertConfig, GPT2LMHeadModel
+
+from tools.small_models import card, checkpoint, data, judge, policy
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Both models as small as they go, so that training takes a second."""
+    gpt2 = policy.config()  # no dropout, as there
+    gpt2.update({"vocab_size": 64, "n_embd": 16, "n_layer": 1, "n_head": 2})
+    bert = DistilBertConfig(vocab_size=64, dim=16, n_layers=1, n_heads=2, hidden_dim=32, max_position_embeddings=512)
+    monkeypatch.setattr(policy, "config", lambda: gpt2)
+    monkeypatch.setattr(judge, "config", lambda: bert)
+
+
+def test_parts_are_whole_blocks():
+    parts = np.array(data.split_names(25_000, 10)).reshape(-1, data.BLOCK)
+    assert (parts == parts[:, :1]).all()
+    assert [(parts[:, 0] == name).sum() for name in ("train", "calibration", "held_out")] == [80, 10, 10]
+
+
+def test_tokenizer_is_lossless_and_of_the_asked_size():
+    rng = np.random.default_rng(0)
+    texts = [" ".join(f"w{i}" for i in rng.integers(5000, size=200)) for _ in range(200)]
+    tokenizer = data.train_tokenizer(texts)
+    assert tokenizer.token_to_id(data.END_OF_TEXT) == 0
+    assert tokenizer.get_vocab_size() <= data.VOCAB_SIZE
+    strange = "Größe\n漢字 \x00 🎬"
+    assert tokenizer.decode(tokenizer.encode(strange).ids) == strange
+
+
+def test_each_window_is_seen_once_an_epoch():
+    recipe = policy.Recipe(batch_tokens=64, share_of_starts=0.0)
+    tokens = np.arange(8 * 100, dtype=np.uint16)
+    windows = policy.Windows(tokens, recipe)
+    seen = [int(row[0]) for _ in range(12) for row in windows.batch(8)]  # 96 of about 99 windows
+    assert len(set(seen)) == len(seen)
+    assert len({first % 8 for first in seen}) == 1
+
+
+def test_part_of_each_batch_begins_where_reviews_begin():
+    recipe = policy.Recipe(batch_tokens=80, share_of_starts=0.3)
+    tokens = np.where(np.arange(4000) % 37 == 0, 0, 5).astype(np.uint16)
+    for _ in range(30):
+        rows = policy.Windows(tokens, recipe).batch(8)
+        assert (rows[:3, 0] == 0).all()
+
+
+def test_rate_rises_stays_and_falls_to_zero():
+    recipe = policy.Recipe(warmup_steps=10, constant_until=0.5)
+    assert policy.rate(recipe, 0.0, 4) == pytest.approx(0.5)
+    assert policy.rate(recipe, 0.4, 100) == 1.0
+    assert policy.rate(recipe, 0.75, 100) == pytest.approx(0.5)
+    assert policy.rate(recipe, 1.0, 100) == 0.0
+
+
+class KilledError(Exception):
+    """Stands for a kill."""
+
+
+def stop_after(monkeypatch, steps):
+    clip = torch.nn.utils.clip_grad_norm_
+    left = [steps]
+
+    def counted(*arguments, **options):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KilledError
+        return clip(*arguments, **options)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", counted)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_resumed_policy_equals_one_never_stopped(tiny, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    recipe = policy.Recipe(tokens=6144, batch_tokens=256)
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+        for part in ("train", "calibration"):
+            np.save(tmp_path / name / f"{part}.npy", rng.integers(0, 64, 4000).astype(np.uint16))
+        rng = np.random.default_rng(0)
+    whole = GPT2LMHeadModel.from_pretrained(policy.train(tmp_path / "whole", recipe, compiled=False, save_every=0))
+    with monkeypatch.context() as patch:
+        stop_after(patch, 13)
+        with pytest.raises(KilledError):
+            policy.train(tmp_path / "stopped", recipe, compiled=False, save_every=0)
+    resumed = GPT2LMHeadModel.from_pretrained(policy.train(tmp_path / "stopped", recipe, compiled=False, save_every=0))
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_resumed_judge_equals_one_never_stopped(tiny, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    reviews = [rng.integers(1, 64, rng.integers(20, 90)).astype(np.uint16) for _ in range(300)]
+    targets = rng.random(300)
+    recipe = judge.Recipe(steps=14, tokens_of_whole=512, fragments=8)
+    batches = judge.Batches(reviews, targets, np.arange(300) < 100, recipe)
+    for name in ("whole", "stopped"):
+        (tmp_path / name).mkdir()
+    whole = judge.train(tmp_path / "whole", batches, recipe, {}, save_every=0)
+    with monkeypatch.context() as patch:
+        stop_after(patch, 9)
+        with pytest.raises(KilledError):
+            judge.train(tmp_path / "stopped", batches, recipe, {}, save_every=0)
+    resumed = judge.train(tmp_path / "stopped", batches, recipe, {}, save_every=0)
+    assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_a_kill_while_saving_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    model = torch.nn.Linear(2, 1)
+    checkpoint.save(tmp_path / "c.safetensors", model, [], {"step": 1})
+    before = weights(model).clone()
+    with torch.no_grad():
+        model.weight += 1
+
+    def killed(*_):
+        raise KilledError
+
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(KilledError):
+        checkpoint.save(tmp_path / "c.safetensors", model, [], {"step": 2})
+    assert checkpoint.load(tmp_path / "c.safetensors", model, []) == {"step": 1}
+    assert torch.equal(weights(model), before)
+
+
+@pytest.mark.parametrize("context", [8, 64])
+def test_bits_per_byte_counts_every_token_once(tiny, context):
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(policy.config()).eval()
+    rng = np.random.default_rng(0)
+    reviews = [rng.integers(1, 64, n).astype(np.uint16) for n in (3, 20, 31)]
+    nats = 0.0
+    for ids in reviews:  # token by token, each with the past that a half-overlapping window gives it
+        sequence = [0, *ids.tolist(), 0]
+        for t in range(1, len(sequence)):
+            begin = 0 if t < context else ((t - context) // (context // 2) + 1) * (context // 2)
+            past = torch.tensor([sequence[begin:t]])
+            nats -= model(past).logits[0, -1].log_softmax(-1)[sequence[t]].item()
+    expected = nats / math.log(2) / 100
+    assert policy.bits_per_byte(model, reviews, [50, 30, 20], context) == pytest.approx(expected, rel=1e-5)
+
+
+def test_uniform_model_needs_log2_of_the_vocabulary(tiny):
+    model = GPT2LMHeadModel(policy.config()).eval()
+    for parameter in model.parameters():
+        parameter.data.zero_()
+    tokens = torch.arange(640) % 64
+    assert policy.nats_in_windows(model, tokens, 64) == pytest.approx(math.log(64), rel=1e-3)  # bf16
+    assert policy.bits_per_byte(model, [np.ones(9, dtype=np.uint16)], [10], 64) == pytest.approx(6.0, rel=1e-5)
+
+
+def test_calibration_error_of_known_cases():
+    labels = np.array([1, 1, 0, 0] * 25)
+    assert judge.expected_calibration_error(labels.astype(float), labels) == 0
+    assert judge.expected_calibration_error(np.full(100, 0.5), labels) == 0
+    assert judge.expected_calibration_error(np.full(100, 0.9), labels) == pytest.approx(0.4)
+    assert judge.expected_calibration_error(1.0 - labels, labels) == 1
+
+
+def test_calibration_finds_the_temperature_that_was_applied(tiny):
+    from transformers import DistilBertForSequenceClassification
+
+    rng = np.random.default_rng(0)
+    true = rng.normal(0, 2, 20_000)
+    labels = (rng.random(20_000) < 1 / (1 + np.exp(-true))).astype(int)
+    model = DistilBertForSequenceClassification(judge.config())
+    before = model.classifier.weight.clone()
+    assert judge.calibrate(model, true * 2.5, labels) == pytest.approx(2.5, rel=0.05)
+    assert torch.allclose(model.classifier.weight * 2.5, before, rtol=0.05)
+
+
+def test_margins_come_back_in_order_and_do_not_depend_on_padding(tiny):
+    from transformers import DistilBertForSequenceClassification
+
+    torch.manual_seed(0)
+    model = DistilBertForSequenceClassification(judge.config()).eval()
+    rng = np.random.default_rng(0)
+    pieces = [rng.integers(1, 64, n).astype(np.uint16) for n in rng.integers(1, 40, 30)]
+    together = judge.margins(model, pieces, batch=8)
+    alone = [judge.margins(model, [piece])[0] for piece in pieces]
+    assert together == pytest.approx(np.array(alone), abs=1e-5)
+
+
+def test_samples_cannot_act_as_markup():
+    hostile = "<b>bold</b> [link](x) | # title\n`code` *star* $x$"
+    line = card.as_markdown(hostile)
+    assert "\n" not in line
+    assert line.replace("\\", "") == " ".join(hostile.split())
+    for character in "<>[]()|#`*$":
+        assert all(line[i - 1] == "\\" for i, c in enumerate(line) if c == character)

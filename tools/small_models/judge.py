@@ -1,0 +1,239 @@
+"""The small judge: a DistilBERT-shaped classifier of sentiment, for whole reviews and for fragments of them.
+
+Most of the reviews have no label. An n-gram model, fitted on those that have one, gives each of the others a
+probability, and the judge learns from labels and probabilities together. A fragment inherits the target of its review:
+learning to predict that is learning how likely a review with such a fragment is to be positive, which is what the score
+of a fragment should mean.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import DistilBertConfig, DistilBertForSequenceClassification
+
+from . import checkpoint
+
+CLS = 0  # the end-of-text token stands before every text: its last hidden state is what the classifier reads
+CONTEXT = 512
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the result. A step is one batch of whole reviews or one of fragments, in turn."""
+
+    steps: int = 4500
+    tokens_of_whole: int = 8192  # in a batch
+    fragments: int = 192  # in a batch
+    fragment_lengths: tuple[int, int] = (4, 33)
+    share_of_openings: float = 0.6  # of the fragments: those that begin where the review begins
+    share_of_labelled: float = 0.5
+    lr: float = 1.5e-3
+    warmup_steps: int = 200
+    weight_decay: float = 0.05
+    seed: int = 0
+
+
+def config() -> DistilBertConfig:
+    """2 layers x 128, the vocabulary of the policy."""
+    return DistilBertConfig(
+        vocab_size=8192,
+        dim=128,
+        n_layers=2,
+        n_heads=4,
+        hidden_dim=512,
+        max_position_embeddings=CONTEXT,
+        dropout=0.1,
+        attention_dropout=0.0,
+        seq_classif_dropout=0.1,
+        pad_token_id=0,
+        num_labels=2,
+        id2label={0: "NEGATIVE", 1: "POSITIVE"},
+        label2id={"NEGATIVE": 0, "POSITIVE": 1},
+        attn_implementation="eager",  # twice as fast as fused attention on a CPU at these sizes,
+    )
+
+
+def teacher_probabilities(texts: list[str], labels: list[int], unlabelled: list[str], seen: list[str]) -> tuple:
+    """P(positive) of an n-gram logistic regression: for `unlabelled`, and for `seen` (to score the teacher itself)."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    words = TfidfVectorizer(
+        ngram_range=(1, 2), min_df=3, sublinear_tf=True, token_pattern=r"\w+|[!?]", dtype=np.float32
+    )
+    features = words.fit_transform(texts)
+    model = LogisticRegression(C=10.0, solver="liblinear").fit(features, labels)
+    return model.predict_proba(words.transform(unlabelled))[:, 1], model.predict_proba(words.transform(seen))[:, 1]
+
+
+class Batches:
+    """Batches of whole reviews and of fragments; batch `step` depends on the seed and the step alone."""
+
+    def __init__(self, reviews: list[np.ndarray], targets: np.ndarray, labelled: np.ndarray, recipe: Recipe):
+        self.reviews, self.targets, self.recipe = reviews, targets, recipe
+        self.groups = np.flatnonzero(labelled), np.flatnonzero(~labelled)
+        self.lengths = np.array([min(len(r), CONTEXT - 1) for r in reviews])
+
+    def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Token ids (B, T), attention mask (B, T), target P(positive) (B,)."""
+        rng = np.random.default_rng([self.recipe.seed, step])
+        return self._whole(rng) if step % 2 else self._fragments(rng)
+
+    def _draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        labelled = rng.random(count) < self.recipe.share_of_labelled
+        return np.where(labelled, rng.choice(self.groups[0], count), rng.choice(self.groups[1], count))
+
+    def _whole(self, rng: np.random.Generator) -> tuple:
+        # reviews of similar length share a batch, so that little of it is padding
+        pool = self._draw(rng, 256)
+        pool = pool[np.argsort(self.lengths[pool])]
+        place = rng.integers(len(pool))
+        rows = [pool[place]]
+        for nearby in pool[place + 1 :]:
+            if (len(rows) + 1) * (self.lengths[nearby] + 1) > self.recipe.tokens_of_whole:
+                break
+            rows.append(nearby)
+        for nearby in pool[:place][::-1]:
+            if (len(rows) + 1) * (self.lengths[rows].max() + 1) > self.recipe.tokens_of_whole:
+                break
+            rows.append(nearby)
+        return pad([self.reviews[row][: CONTEXT - 1] for row in rows], self.targets[rows])
+
+    def _fragments(self, rng: np.random.Generator) -> tuple:
+        rows = self._draw(rng, self.recipe.fragments)
+        pieces = []
+        for row in rows:
+            length = int(rng.integers(*self.recipe.fragment_lengths))
+            last = max(1, len(self.reviews[row]) - length + 1)
+            start = 0 if rng.random() < self.recipe.share_of_openings else int(rng.integers(last))
+            pieces.append(self.reviews[row][start : start + length])
+        return pad(pieces, self.targets[rows])
+
+
+def pad(pieces: list[np.ndarray], targets: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Put `CLS` before each piece and pad on the right."""
+    width = 1 + max(len(piece) for piece in pieces)
+    ids = torch.zeros(len(pieces), width, dtype=torch.long)
+    mask = torch.zeros(len(pieces), width, dtype=torch.long)
+    for row, piece in enumerate(pieces):
+        ids[row, 1 : 1 + len(piece)] = torch.from_numpy(piece.astype(np.int64))
+        mask[row, : 1 + len(piece)] = 1
+    return ids, mask, torch.tensor(targets, dtype=torch.float32)
+
+
+def train(
+    work: Path,
+    batches: Batches,
+    recipe: Recipe,
+    validation: dict[str, tuple[list[np.ndarray], np.ndarray]],
+    device: str = "cpu",
+    save_every: float = 120.0,
+) -> DistilBertForSequenceClassification:
+    """Train, or go on from `work/judge.safetensors`."""
+    torch.manual_seed(recipe.seed)
+    model = DistilBertForSequenceClassification(config()).to(device)
+    decayed = [p for p in model.parameters() if p.ndim == 2]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim != 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), fused=True)
+    kept, log = work / "judge.safetensors", work / "judge_log.jsonl"
+    state = {"step": 0, "seconds": 0.0}
+    if kept.exists():
+        state = checkpoint.load(kept, model, [optimizer])
+    began = time.monotonic() - state["seconds"]
+    last_save = time.monotonic()
+    bar = tqdm(total=recipe.steps, initial=state["step"], unit="step", mininterval=10)
+    model.train()
+    while state["step"] < recipe.steps:
+        step = state["step"]
+        torch.manual_seed(hash((recipe.seed, step)) % 2**31)  # dropout, so that a resumed run is the same run
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.lr * min(1.0, (step + 1) / recipe.warmup_steps, 1.0 - step / recipe.steps)
+        ids, mask, target = (t.to(device) for t in batches(step))
+        with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
+            logits = model(input_ids=ids, attention_mask=mask).logits
+        margin = (logits[:, 1] - logits[:, 0]).float()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(margin, target)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        state["step"] += 1
+        bar.update()
+        if state["step"] % 250 == 0:
+            row = {"step": state["step"], "loss": round(loss.item(), 4)}
+            for name, (pieces, labels) in validation.items():
+                row[name] = round(accuracy(margins(model, pieces), labels), 4)
+            row["seconds"] = round(time.monotonic() - began)
+            with log.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+        if time.monotonic() - last_save > save_every or state["step"] == recipe.steps:
+            state["seconds"] = time.monotonic() - began
+            checkpoint.save(kept, model, [optimizer], state)
+            last_save = time.monotonic()
+    (work / "judge_recipe.json").write_text(json.dumps(asdict(recipe) | {"seconds": state["seconds"]}))
+    return model.eval()
+
+
+@torch.no_grad()
+def margins(model: DistilBertForSequenceClassification, pieces: list[np.ndarray], batch: int = 64) -> np.ndarray:
+    """Logit of POSITIVE minus logit of NEGATIVE, for each piece in the given order."""
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    order = np.argsort([len(piece) for piece in pieces])
+    result = np.zeros(len(pieces))
+    for part in np.array_split(order, max(1, len(order) // batch)):
+        ids, mask, _ = pad([pieces[i][: CONTEXT - 1] for i in part], np.zeros(len(part)))
+        logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float()
+        result[part] = (logits[:, 1] - logits[:, 0]).cpu().numpy()
+    model.train(training)
+    return result
+
+
+def accuracy(margin: np.ndarray, labels: np.ndarray) -> float:
+    return float(((margin > 0) == (labels == 1)).mean())
+
+
+def calibrate(model: DistilBertForSequenceClassification, margin: np.ndarray, labels: np.ndarray) -> float:
+    """Divide the logits by the temperature that makes the probabilities fit `labels` best; returns the temperature.
+
+    Guo et al., 2017, "On Calibration of Modern Neural Networks": one number, fitted on reviews that took no part in
+    training, folded into the last layer.
+    """
+    grid = np.exp(np.linspace(np.log(0.25), np.log(4.0), 401))
+    losses = [np.logaddexp(0.0, np.where(labels == 1, -margin, margin) / t).mean() for t in grid]
+    temperature = float(grid[int(np.argmin(losses))])
+    with torch.no_grad():
+        model.classifier.weight /= temperature
+        model.classifier.bias /= temperature
+    return temperature
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """Mean distance between P(positive) and the share of positives, over bins of equal width weighted by their size."""
+    place = np.minimum((probabilities * bins).astype(int), bins - 1)
+    gaps = [
+        (place == b).mean() * abs(probabilities[place == b].mean() - (labels[place == b] == 1).mean())
+        for b in range(bins)
+        if (place == b).any()
+    ]
+    return float(sum(gaps))
+
+
+def mixed_margins(
+    model: DistilBertForSequenceClassification, pieces: list[np.ndarray], labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Margins on whole reviews and on openings of 5 to 24 tokens, with the labels: what one temperature has to fit."""
+    lengths = np.random.default_rng(0).integers(5, 25, len(pieces))
+    openings = [piece[:length] for piece, length in zip(pieces, lengths, strict=True)]
+    return np.concatenate([margins(model, pieces), margins(model, openings)]), np.concatenate([labels, labels])

@@ -1,0 +1,63 @@
+"""Put trained models into the package: fp16 safetensors, tokenizer, manifest."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, processors
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from course_helpers.assets import sha256
+
+from .data import END_OF_TEXT
+
+
+def save_model(model: PreTrainedModel, folder: Path) -> None:
+    """Write weights as fp16, and a configuration that makes a plain `from_pretrained` give float32.
+
+    Half the bytes cost nothing measurable; computing in fp16 on a CPU would be slow and coarse.
+    """
+    model.to(torch.float16).save_pretrained(folder)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["dtype"] = "float32"
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int, for_judge: bool) -> None:
+    """Write the tokenizer; the judge's puts the end-of-text token before every text, where its classifier reads."""
+    if for_judge:
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=f"{END_OF_TEXT} $A", special_tokens=[(END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT))]
+        )
+    names = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT)
+    if for_judge:
+        names |= {"cls_token": END_OF_TEXT}
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=context,
+        padding_side="right" if for_judge else "left",
+        model_input_names=["input_ids", "attention_mask"],
+        **names,
+    )
+    wrapped.save_pretrained(folder)
+
+
+def write_manifest(assets: Path, provenance: dict[str, str]) -> None:
+    """List every shipped data file with its size and SHA-256."""
+    files = {}
+    for path in sorted(assets.rglob("*")):
+        name = path.relative_to(assets).as_posix()
+        if path.is_file() and path.suffix not in {".py", ".pyc"} and name != "manifest.json":
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+    manifest = {"provenance": provenance, "files": files}
+    (assets / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+PROVENANCE = {
+    "policy": "trained from random weights on stanfordnlp/imdb (Maas et al., 2011) by tools/train_small_models.py",
+    "judge": "trained from random weights on stanfordnlp/imdb (Maas et al., 2011) by tools/train_small_models.py",
+    "prompts.json": "written for this course",
+}
