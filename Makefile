@@ -26,7 +26,8 @@ lab: $(READY)
 		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
 		notebooks/00_start_here.ipynb $(LAB_ARGS)
 
-test: export HF_HUB_OFFLINE := 1
+test notebooks: export HF_HUB_OFFLINE := 1
+test notebooks: export COURSE_DEVICE := cpu
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -7,6 +7,7 @@ scale. Weights are read from safetensors only.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -97,7 +98,9 @@ def _read(loader: type, place: str, local: bool, **options: object) -> object:
 
 
 def best_device() -> torch.device:
-    """The accelerator if there is one, else the CPU."""
+    """What the environment variable ``COURSE_DEVICE`` names, else the accelerator if there is one, else the CPU."""
+    if named := os.environ.get("COURSE_DEVICE"):
+        return torch.device(named)
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 

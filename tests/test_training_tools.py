@@ -15,7 +15,8 @@ def tiny(monkeypatch):
     """Both models as small as they go, so that training takes a second."""
     gpt2 = policy.config()  # no dropout, as there
     gpt2.update({"vocab_size": 64, "n_embd": 16, "n_layer": 1, "n_head": 2})
-    bert = DistilBertConfig(vocab_size=64, dim=16, n_layers=1, n_heads=2, hidden_dim=32, max_position_embeddings=512)
+    bert = DistilBertConfig(vocab_size=64, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
+    bert.max_position_embeddings = judge.CONTEXT
     monkeypatch.setattr(policy, "config", lambda: gpt2)
     monkeypatch.setattr(judge, "config", lambda: bert)
 
@@ -61,6 +62,14 @@ def test_rate_rises_stays_and_falls_to_zero():
     assert policy.rate(recipe, 1.0, 100) == 0.0
 
 
+def test_judges_rate_rises_and_falls_to_zero_in_each_cycle():
+    recipe = judge.Recipe(cycles=((100, 1.0), (50, 3.0)), warmup_steps=10)
+    assert recipe.steps == 150
+    assert [recipe.rate(step) for step in (4, 50, 100 + 4, 100 + 25)] == pytest.approx([0.5, 0.5, 1.5, 1.5])
+    assert recipe.rate(99) == pytest.approx(0.01)
+    assert recipe.rate(150) == 0.0
+
+
 class KilledError(Exception):
     """Stands for a kill."""
 
@@ -103,7 +112,7 @@ def test_resumed_judge_equals_one_never_stopped(tiny, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     reviews = [rng.integers(1, 64, rng.integers(20, 90)).astype(np.uint16) for _ in range(300)]
     targets = rng.random(300)
-    recipe = judge.Recipe(steps=14, tokens_of_whole=512, fragments=8)
+    recipe = judge.Recipe(cycles=((9, 1e-3), (5, 2e-3)), tokens_of_whole=512, fragments=8)
     batches = judge.Batches(reviews, targets, np.arange(300) < 100, recipe)
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
@@ -177,6 +186,21 @@ def test_calibration_finds_the_temperature_that_was_applied(tiny):
     before = model.classifier.weight.clone()
     assert judge.calibrate(model, true * 2.5, labels) == pytest.approx(2.5, rel=0.05)
     assert torch.allclose(model.classifier.weight * 2.5, before, rtol=0.05)
+
+
+def test_judge_starts_as_a_bag_of_tokens(tiny):
+    from transformers import DistilBertForSequenceClassification
+
+    torch.manual_seed(0)
+    model = DistilBertForSequenceClassification(judge.config()).eval()
+    judge.start_as_bag(model, torch.randn(64, 16))
+    model.distilbert.embeddings.position_embeddings.weight.data.zero_()
+    piece = np.arange(1, 30, dtype=np.uint16)
+    in_order, shuffled = judge.margins(model, [piece, np.random.default_rng(0).permutation(piece)])
+    assert in_order == pytest.approx(shuffled, abs=1e-5)
+    embedded = model.distilbert.embeddings(torch.arange(30)[None])
+    attended = model.distilbert.transformer.layer[0].attention(embedded)[0]
+    assert torch.allclose(attended, embedded.mean(1, keepdim=True).expand_as(attended), atol=1e-5)
 
 
 def test_margins_come_back_in_order_and_do_not_depend_on_padding(tiny):

@@ -71,7 +71,7 @@ def train_judge(reviews: data.Reviews, tokenizer: Tokenizer, work: Path, device:
     model.save_pretrained(work / "judge")
 
 
-def put_into_package(reviews: data.Reviews, tokenizer: Tokenizer, work: Path, source: str) -> None:
+def put_into_package(reviews: data.Reviews, tokenizer: Tokenizer, work: Path) -> None:
     """fp16 weights, tokenizers, model card with scores on held-out reviews, manifest."""
     from transformers import DistilBertForSequenceClassification, GPT2LMHeadModel
 
@@ -93,7 +93,6 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--policy-tokens", type=int, default=policy.Recipe.tokens)
-    parser.add_argument("--judge-steps", type=int, default=judge.Recipe.steps)
     arguments = parser.parse_args()
 
     reviews = data.read_reviews(arguments.source)
@@ -103,10 +102,9 @@ def main() -> None:
     if "policy" in arguments.only and not (arguments.work / "policy").exists():
         policy.train(arguments.work, policy.Recipe(tokens=arguments.policy_tokens), arguments.device)
     if "judge" in arguments.only:
-        recipe = judge.Recipe(steps=arguments.judge_steps)
-        train_judge(reviews, tokenizer, arguments.work, arguments.device, recipe)
+        train_judge(reviews, tokenizer, arguments.work, arguments.device, judge.Recipe())
     if "pack" in arguments.only:
-        put_into_package(reviews, tokenizer, arguments.work, arguments.source)
+        put_into_package(reviews, tokenizer, arguments.work)
 
 
 if __name__ == "__main__":

@@ -21,23 +21,37 @@ from transformers import DistilBertConfig, DistilBertForSequenceClassification
 from . import checkpoint
 
 CLS = 0  # the end-of-text token stands before every text: its last hidden state is what the classifier reads
-CONTEXT = 512
+CONTEXT = 1024  # reviews are long, and the verdict often stands at the end
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What decides the result. A step is one batch of whole reviews or one of fragments, in turn."""
 
-    steps: int = 4500
+    # steps and peak rate: a careful start keeps what the bag knows, a bolder second turn learns the order of words
+    cycles: tuple[tuple[int, float], ...] = ((3000, 4e-4), (3000, 8e-4))
     tokens_of_whole: int = 8192  # in a batch
     fragments: int = 192  # in a batch
     fragment_lengths: tuple[int, int] = (4, 33)
     share_of_openings: float = 0.6  # of the fragments: those that begin where the review begins
     share_of_labelled: float = 0.5
-    lr: float = 1.5e-3
+    bag_epochs: int = 2
+    embedding_rate: float = 0.25  # of the rate of the rest
     warmup_steps: int = 200
     weight_decay: float = 0.05
     seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return sum(length for length, _ in self.cycles)
+
+    def rate(self, step: int) -> float:
+        """Learning rate: in each cycle a warm-up and a straight line to zero."""
+        for length, peak in self.cycles:
+            if step < length:
+                return peak * min(1.0, (step + 1) / self.warmup_steps, 1.0 - step / length)
+            step -= length
+        return 0.0
 
 
 def config() -> DistilBertConfig:
@@ -60,7 +74,9 @@ def config() -> DistilBertConfig:
     )
 
 
-def teacher_probabilities(texts: list[str], labels: list[int], unlabelled: list[str], seen: list[str]) -> tuple:
+def teacher_probabilities(
+    texts: list[str], labels: list[int], unlabelled: list[str], seen: list[str]
+) -> tuple[np.ndarray, np.ndarray]:
     """P(positive) of an n-gram logistic regression: for `unlabelled`, and for `seen` (to score the teacher itself)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
@@ -71,6 +87,45 @@ def teacher_probabilities(texts: list[str], labels: list[int], unlabelled: list[
     features = words.fit_transform(texts)
     model = LogisticRegression(C=10.0, solver="liblinear").fit(features, labels)
     return model.predict_proba(words.transform(unlabelled))[:, 1], model.predict_proba(words.transform(seen))[:, 1]
+
+
+def bag_embeddings(reviews: list[np.ndarray], targets: np.ndarray, recipe: Recipe) -> torch.Tensor:
+    """(8192, dim) token embeddings of a bag-of-tokens classifier: the quick half of what the judge has to learn.
+
+    It takes the mean of a text's normalised embeddings and one linear layer. An epoch lasts seconds, so what every
+    token says on average is known before the slow model begins.
+    """
+    torch.manual_seed(recipe.seed)
+    size = (config().dim,)
+    table = torch.nn.Parameter(torch.randn(config().vocab_size, *size) * 0.2)
+    head = torch.nn.Linear(config().dim, 1)
+    optimizer = torch.optim.Adam([table, *head.parameters()], lr=5e-3)
+    rng = np.random.default_rng(recipe.seed)
+    for _ in tqdm(range(recipe.bag_epochs), desc="bag of tokens", unit="epoch"):
+        for rows in np.array_split(rng.permutation(len(reviews)), max(1, len(reviews) // 256)):
+            texts = [torch.from_numpy(reviews[row].astype(np.int64)) for row in rows]
+            offsets = torch.tensor([0, *(len(text) for text in texts[:-1])]).cumsum(0)
+            normal = torch.nn.functional.layer_norm(table, size)
+            margin = head(torch.nn.functional.embedding_bag(torch.cat(texts), normal, offsets, mode="mean"))[:, 0]
+            target = torch.tensor(targets[rows], dtype=torch.float32)
+            torch.nn.functional.binary_cross_entropy_with_logits(margin, target).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    return torch.nn.functional.layer_norm(table, size).detach()
+
+
+@torch.no_grad()
+def start_as_bag(model: DistilBertForSequenceClassification, embeddings: torch.Tensor) -> None:
+    """Make the fresh model a bag of tokens, from which training departs where order matters.
+
+    With zero queries attention is a plain mean, with identities for values and outputs it is passed on whole. Fresh
+    weights would pass on a twentieth of it, and the classifier would see little but its own token.
+    """
+    model.distilbert.embeddings.word_embeddings.weight.copy_(0.2 * embeddings)
+    for layer in model.distilbert.transformer.layer:
+        layer.attention.q_lin.weight.zero_()
+        torch.nn.init.eye_(layer.attention.v_lin.weight)
+        torch.nn.init.eye_(layer.attention.out_lin.weight)
 
 
 class Batches:
@@ -139,16 +194,21 @@ def train(
     """Train, or go on from `work/judge.safetensors`."""
     torch.manual_seed(recipe.seed)
     model = DistilBertForSequenceClassification(config()).to(device)
-    decayed = [p for p in model.parameters() if p.ndim == 2]
+    embeddings = model.distilbert.embeddings.word_embeddings.weight
+    matrices = [p for p in model.parameters() if p.ndim == 2 and p is not embeddings]
+    vectors = [p for p in model.parameters() if p.ndim != 2]
     groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim != 2], "weight_decay": 0.0},
+        {"params": [embeddings], "share": recipe.embedding_rate, "weight_decay": 0.0},
+        {"params": matrices, "share": 1.0, "weight_decay": recipe.weight_decay},
+        {"params": vectors, "share": 1.0, "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.98), fused=True)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
     kept, log = work / "judge.safetensors", work / "judge_log.jsonl"
     state = {"step": 0, "seconds": 0.0}
     if kept.exists():
         state = checkpoint.load(kept, model, [optimizer])
+    else:
+        start_as_bag(model, bag_embeddings(batches.reviews, batches.targets, recipe))
     began = time.monotonic() - state["seconds"]
     last_save = time.monotonic()
     bar = tqdm(total=recipe.steps, initial=state["step"], unit="step", mininterval=10)
@@ -157,7 +217,7 @@ def train(
         step = state["step"]
         torch.manual_seed(hash((recipe.seed, step)) % 2**31)  # dropout, so that a resumed run is the same run
         for group in optimizer.param_groups:
-            group["lr"] = recipe.lr * min(1.0, (step + 1) / recipe.warmup_steps, 1.0 - step / recipe.steps)
+            group["lr"] = group["share"] * recipe.rate(step)
         ids, mask, target = (t.to(device) for t in batches(step))
         with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
             logits = model(input_ids=ids, attention_mask=mask).logits
@@ -180,7 +240,9 @@ def train(
             state["seconds"] = time.monotonic() - began
             checkpoint.save(kept, model, [optimizer], state)
             last_save = time.monotonic()
-    (work / "judge_recipe.json").write_text(json.dumps(asdict(recipe) | {"seconds": state["seconds"]}))
+    (work / "judge_recipe.json").write_text(
+        json.dumps(asdict(recipe) | {"steps": recipe.steps, "seconds": state["seconds"]})
+    )
     return model.eval()
 
 

@@ -20,7 +20,7 @@ from . import checkpoint
 class Recipe:
     """What decides the result. Fractions are of `tokens`, the whole length of the run."""
 
-    tokens: int = 22_000_000
+    tokens: int = 18_000_000
     batch_tokens: int = 4096
     windows: tuple[tuple[float, int], ...] = ((0.0, 64), (0.45, 128), (0.75, 256))
     share_of_starts: float = 0.3  # of each batch: windows that begin where a review begins
