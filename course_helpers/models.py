@@ -155,8 +155,8 @@ def load_judge(name: str | Path = "small", device: str | torch.device | None = N
 def score(pipe_outputs: Sequence[Sequence[dict]], label: str = "POSITIVE") -> list[float]:
     """The score of one label for each text, found by its name.
 
-    A pipeline sorts labels by score, so ``output[1]`` is POSITIVE for one text and NEGATIVE for the next: a reward
-    picked by position rewards whatever the judge likes less.
+    A pipeline sorts labels by score, so ``output[0]`` is POSITIVE for one text and NEGATIVE for the next: a reward
+    picked by position rewards the judge's certainty (``[0]``) or its doubt (``[1]``).
 
     Args:
         pipe_outputs: what ``judge(texts, top_k=None)`` returned: a list of ``{"label", "score"}`` for each text.

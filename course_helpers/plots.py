@@ -146,7 +146,7 @@ def fine_tuning_map() -> Axes:
     for key, (text, x, y, colour) in boxes.items():
         shape = {"boxstyle": "round,pad=0.5", "facecolor": "white", "edgecolor": colour, "linewidth": 2}
         drawn[key] = axes.text(x, y, text, ha="center", va="center", fontsize=11, bbox=shape)
-    for begin, end in (("start", "tuned"), ("tuned", "judge"), ("judge", "ppo"), ("tuned", "dpo")):
+    for begin, end in (("start", "tuned"), ("tuned", "judge"), ("judge", "ppo"), ("tuned", "ppo"), ("tuned", "dpo")):
         arrow = {"arrowstyle": "->", "color": GREY, "linewidth": 2, "shrinkA": 8, "shrinkB": 8}
         arrow |= {"patchA": drawn[begin].get_bbox_patch(), "patchB": drawn[end].get_bbox_patch()}
         axes.annotate("", boxes[end][1:3], boxes[begin][1:3], arrowprops=arrow)

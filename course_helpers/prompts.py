@@ -54,4 +54,5 @@ def load_prompts(name: str | Path = "small", minimum_characters: int = 200) -> l
         rows = load_dataset(place, split="train")
     if "text" not in rows.column_names:
         raise ValueError(f"{place} has the columns {rows.column_names}; expected one called 'text'")
-    return [text for text in rows["text"] if len(text) > minimum_characters]
+    texts = rows.shuffle(seed=0)["text"]  # the Hub's rows stand in order of their label
+    return [text.replace("<br />", "\n") for text in texts if len(text) > minimum_characters]

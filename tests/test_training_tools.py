@@ -63,11 +63,14 @@ def test_rate_rises_stays_and_falls_to_zero():
 
 
 def test_judges_rate_rises_and_falls_to_zero_in_each_cycle():
-    recipe = judge.Recipe(cycles=((100, 1.0), (50, 3.0)), warmup_steps=10)
+    recipe = judge.Recipe(cycles=((100, 1.0, 2), (50, 3.0, 4)), warmup_steps=10)
     assert recipe.steps == 150
-    assert [recipe.rate(step) for step in (4, 50, 100 + 4, 100 + 25)] == pytest.approx([0.5, 0.5, 1.5, 1.5])
-    assert recipe.rate(99) == pytest.approx(0.01)
-    assert recipe.rate(150) == 0.0
+    assert [recipe.at(step)[0] for step in (4, 50, 100 + 4, 100 + 25)] == pytest.approx([0.5, 0.5, 1.5, 1.5])
+    assert recipe.at(99)[0] == pytest.approx(0.01)
+    assert sum(recipe.at(step)[1] for step in range(100)) == 50
+    assert sum(recipe.at(step)[1] for step in range(100, 148)) == 12
+    with pytest.raises(IndexError):
+        recipe.at(150)
 
 
 class KilledError(Exception):
@@ -112,7 +115,7 @@ def test_resumed_judge_equals_one_never_stopped(tiny, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     reviews = [rng.integers(1, 64, rng.integers(20, 90)).astype(np.uint16) for _ in range(300)]
     targets = rng.random(300)
-    recipe = judge.Recipe(cycles=((9, 1e-3), (5, 2e-3)), tokens_of_whole=512, fragments=8)
+    recipe = judge.Recipe(cycles=((9, 1e-3, 2), (5, 2e-3, 3)), tokens_of_whole=512, fragments=8)
     batches = judge.Batches(reviews, targets, np.arange(300) < 100, recipe)
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()

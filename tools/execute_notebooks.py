@@ -27,6 +27,7 @@ def execute(path: Path) -> nbformat.NotebookNode:
         timeout=LONGEST_CELL,
         kernel_name="python3",
         record_timing=False,
+        coalesce_streams=True,  # where one print ends and the next begins is a matter of timing
         store_widget_state=False,
         resources={"metadata": {"path": str(path.parent)}},
     )

@@ -20,11 +20,18 @@ if __name__ == "__main__" and any(os.environ.get(name) != value for name, value 
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MEMORY})
 
 import numpy as np  # noqa: E402
-from small_models import card, data, judge, pack, policy  # noqa: E402
+from small_models import card, checkpoint, data, judge, pack, policy  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 ASSETS = Path(__file__).parent.parent / "course_helpers" / "assets"
 STEPS = ("prepare", "policy", "judge", "pack")
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """`np.save`, in one atomic step: a file that is there is whole."""
+    with path.with_suffix(".unfinished").open("wb") as file:
+        np.save(file, array)
+    os.replace(file.name, path)
 
 
 def prepare(reviews: data.Reviews, work: Path) -> None:
@@ -39,7 +46,7 @@ def prepare(reviews: data.Reviews, work: Path) -> None:
     for part in ("calibration", "held_out", "train"):  # the last is what tells that all are there
         rows = reviews.rows(part)
         rows = rng.permutation(rows) if part == "train" else rows
-        np.save(work / f"{part}.npy", data.stream([encoded[row] for row in rows]))
+        save_array(work / f"{part}.npy", data.stream([encoded[row] for row in rows]))
 
 
 def train_judge(reviews: data.Reviews, tokenizer: Tokenizer, work: Path, device: str, recipe: judge.Recipe) -> None:
@@ -57,7 +64,7 @@ def train_judge(reviews: data.Reviews, tokenizer: Tokenizer, work: Path, device:
             [reviews.texts[row] for row in unseen],
         )
         print(f"teacher: accuracy {((of_unseen > 0.5) == reviews.labels[unseen]).mean():.3f} on calibration reviews")
-        np.save(answers, probabilities)
+        save_array(answers, probabilities)
     rows = np.concatenate([labelled, unlabelled])
     targets = np.concatenate([reviews.labels[labelled].astype(float), np.load(answers)])
     encoded = data.encode(tokenizer, [reviews.texts[row] for row in rows])
@@ -68,7 +75,7 @@ def train_judge(reviews: data.Reviews, tokenizer: Tokenizer, work: Path, device:
     model = judge.train(work, batches, recipe, validation, device)
     temperature = judge.calibrate(model, *judge.mixed_margins(model, pieces, labels))
     print(f"judge: temperature {temperature:.2f}")
-    model.save_pretrained(work / "judge")
+    checkpoint.save_finished(model, work / "judge")
 
 
 def put_into_package(reviews: data.Reviews, tokenizer: Tokenizer, work: Path) -> None:
@@ -93,6 +100,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS)
     parser.add_argument("--policy-tokens", type=int, default=policy.Recipe.tokens)
+    parser.add_argument("--no-compile", action="store_true", help="where torch.compile finds no C++ compiler")
     arguments = parser.parse_args()
 
     reviews = data.read_reviews(arguments.source)
@@ -100,7 +108,8 @@ def main() -> None:
         prepare(reviews, arguments.work)
     tokenizer = Tokenizer.from_file(str(arguments.work / "tokenizer.json"))
     if "policy" in arguments.only and not (arguments.work / "policy").exists():
-        policy.train(arguments.work, policy.Recipe(tokens=arguments.policy_tokens), arguments.device)
+        recipe = policy.Recipe(tokens=arguments.policy_tokens)
+        policy.train(arguments.work, recipe, arguments.device, compiled=not arguments.no_compile)
     if "judge" in arguments.only:
         train_judge(reviews, tokenizer, arguments.work, arguments.device, judge.Recipe())
     if "pack" in arguments.only:

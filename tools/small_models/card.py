@@ -32,7 +32,7 @@ def measure(reviews: data.Reviews, tokenizer: Tokenizer, assets: Path) -> dict:
     per_token = policy.nats_in_windows(writer, stream, 64)
     scores = {
         "bits_per_byte": policy.bits_per_byte(writer, *some, context=writer.config.n_positions),
-        "bits_per_byte_64": per_token / math.log(2) * sum(map(len, some[0])) / sum(some[1]),
+        "bits_per_byte_64": per_token / math.log(2) * len(stream) / sum(some[1]),
         "reviews_for_bits": len(chosen),
         "samples": samples(writer, tokenizer),
     }
@@ -90,6 +90,9 @@ def write(scores: dict, work: Path, assets: Path) -> None:
     text = template.format(
         tokens=recipe["tokens"] / 1e6,
         minutes=recipe["seconds"] / 60,
+        device=recipe.get("device", "cpu"),
+        starts=recipe["share_of_starts"],
+        constant=recipe["constant_until"],
         bits=scores["bits_per_byte"],
         bits_64=scores["bits_per_byte_64"],
         reviews=scores["reviews_for_bits"],

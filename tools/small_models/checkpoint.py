@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from transformers import PreTrainedModel
 
 
 def save(path: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer], state: dict) -> None:
@@ -22,6 +24,15 @@ def save(path: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimi
     unfinished = path.with_suffix(".unfinished")
     save_file(tensors, unfinished, metadata={"state": json.dumps(state)})
     os.replace(unfinished, path)
+
+
+def save_finished(model: PreTrainedModel, folder: Path) -> Path:
+    """`save_pretrained`, in one atomic step: the folder is there only when all of it is."""
+    unfinished = folder.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    model.save_pretrained(unfinished)
+    os.replace(unfinished, folder)
+    return folder
 
 
 def load(path: Path, model: torch.nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict:

@@ -26,10 +26,11 @@ CONTEXT = 1024  # reviews are long, and the verdict often stands at the end
 
 @dataclass(frozen=True)
 class Recipe:
-    """What decides the result. A step is one batch of whole reviews or one of fragments, in turn."""
+    """What decides the result. A step is one batch of whole reviews or one of fragments."""
 
-    # steps and peak rate: a careful start keeps what the bag knows, a bolder second turn learns the order of words
-    cycles: tuple[tuple[int, float], ...] = ((3000, 4e-4), (3000, 8e-4))
+    # Steps, peak rate, and one step in how many is of whole reviews: first a rate that keeps what the bag knows; then a
+    # bolder one, with more fragments, because each of them says less.
+    cycles: tuple[tuple[int, float, int], ...] = ((3000, 4e-4, 2), (4000, 8e-4, 4))
     tokens_of_whole: int = 8192  # in a batch
     fragments: int = 192  # in a batch
     fragment_lengths: tuple[int, int] = (4, 33)
@@ -43,15 +44,17 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        return sum(length for length, _ in self.cycles)
+        return sum(length for length, _, _ in self.cycles)
 
-    def rate(self, step: int) -> float:
-        """Learning rate: in each cycle a warm-up and a straight line to zero."""
-        for length, peak in self.cycles:
-            if step < length:
-                return peak * min(1.0, (step + 1) / self.warmup_steps, 1.0 - step / length)
-            step -= length
-        return 0.0
+    def at(self, step: int) -> tuple[float, bool]:
+        """Learning rate (in each cycle a warm-up and a straight line to zero), and whether reviews are whole."""
+        place = step
+        for length, peak, whole in self.cycles:
+            if place < length:
+                rate = peak * min(1.0, (place + 1) / self.warmup_steps, 1.0 - place / length)
+                return rate, step % whole == whole - 1
+            place -= length
+        raise IndexError(f"step {step} is after the last of {self.steps} steps")
 
 
 def config() -> DistilBertConfig:
@@ -139,7 +142,7 @@ class Batches:
     def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Token ids (B, T), attention mask (B, T), target P(positive) (B,)."""
         rng = np.random.default_rng([self.recipe.seed, step])
-        return self._whole(rng) if step % 2 else self._fragments(rng)
+        return self._whole(rng) if self.recipe.at(step)[1] else self._fragments(rng)
 
     def _draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
         labelled = rng.random(count) < self.recipe.share_of_labelled
@@ -216,8 +219,9 @@ def train(
     while state["step"] < recipe.steps:
         step = state["step"]
         torch.manual_seed(hash((recipe.seed, step)) % 2**31)  # dropout, so that a resumed run is the same run
+        rate, _ = recipe.at(step)
         for group in optimizer.param_groups:
-            group["lr"] = group["share"] * recipe.rate(step)
+            group["lr"] = group["share"] * rate
         ids, mask, target = (t.to(device) for t in batches(step))
         with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
             logits = model(input_ids=ids, attention_mask=mask).logits
@@ -240,9 +244,8 @@ def train(
             state["seconds"] = time.monotonic() - began
             checkpoint.save(kept, model, [optimizer], state)
             last_save = time.monotonic()
-    (work / "judge_recipe.json").write_text(
-        json.dumps(asdict(recipe) | {"steps": recipe.steps, "seconds": state["seconds"]})
-    )
+    facts = asdict(recipe) | {"steps": recipe.steps, "seconds": state["seconds"], "device": device}
+    (work / "judge_recipe.json").write_text(json.dumps(facts))
     return model.eval()
 
 

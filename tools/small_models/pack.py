@@ -23,6 +23,8 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text())
     config["dtype"] = "float32"
+    if config["architectures"] == ["GPT2LMHeadModel"]:
+        config["loss_type"] = "ForCausalLM"  # else transformers warns that it had to guess
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
@@ -38,7 +40,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int, for_judge: 
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=context,
-        padding_side="right" if for_judge else "left",
+        padding_side="right",
         model_input_names=["input_ids", "attention_mask"],
         **names,
     )

@@ -49,7 +49,10 @@ def config() -> GPT2Config:
 
 
 class Windows:
-    """Shuffled windows of `width` tokens, each seen once an epoch; its position is `state`."""
+    """Shuffled windows of `width` tokens, each seen once an epoch; the position is `state`.
+
+    Windows that begin with a review go round faster than the others, and in the same order until their epoch ends.
+    """
 
     def __init__(self, tokens: np.ndarray, recipe: Recipe, state: dict | None = None):
         self.tokens, self.recipe = tokens, recipe
@@ -149,9 +152,9 @@ def train(work: Path, recipe: Recipe, device: str = "cpu", compiled: bool = True
             last_save = time.monotonic()
     state.update(windows=windows.state, seconds=time.monotonic() - began)
     checkpoint.save(kept, model, optimizers, state)
-    (work / "policy_recipe.json").write_text(json.dumps(asdict(recipe) | {"seconds": state["seconds"]}))
-    model.save_pretrained(work / "policy")
-    return work / "policy"
+    facts = asdict(recipe) | {"seconds": state["seconds"], "device": device}
+    (work / "policy_recipe.json").write_text(json.dumps(facts))
+    return checkpoint.save_finished(model, work / "policy")
 
 
 @torch.no_grad()
