@@ -5,20 +5,13 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from course_helpers.beams import beam_search
-from course_helpers.models import load_policy
 from course_helpers.rollouts import evaluation_mode, sample_rollouts
 from course_helpers.sampling import SamplingSettings
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EOS = 3
 PROMPTS = ([5], [9, 2, 11], [40, 41, 42, 43])
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +28,6 @@ def tiny():
         model.lm_head.weight.normal_(std=0.35)
         model.lm_head.bias.zero_()[EOS] = 3.0
     return model.eval()
-
-
-@pytest.fixture(scope="module")
-def small():
-    return load_policy("small", device="cpu")
 
 
 def generate(model, prompt, **options):

@@ -20,9 +20,10 @@ from transformers.generation.logits_process import (
 )
 
 from course_helpers import sampling
-from course_helpers.models import load_policy
 from course_helpers.rollouts import evaluation_mode, sample_rollouts
 from course_helpers.sampling import SamplingSettings, distribution, stages
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 INF = float("inf")
 EOS = 3
@@ -444,20 +445,6 @@ def tiny_gpt2(vocabulary=60, spread=0.35):
 @pytest.fixture(scope="module")
 def tiny():
     return tiny_gpt2()
-
-
-@pytest.fixture(scope="module")
-def small():
-    return load_policy("small", device="cpu")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    """So that timings mean the same on every machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def seeded(seed):

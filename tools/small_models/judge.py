@@ -28,9 +28,8 @@ CONTEXT = 1024  # reviews are long, and the verdict often stands at the end
 class Recipe:
     """What decides the result. A step is one batch of whole reviews or one of fragments."""
 
-    # Steps, peak rate, and one step in how many is of whole reviews: first a rate that keeps what the bag knows; then a
-    # bolder one, with more fragments, because each of them says less.
-    cycles: tuple[tuple[int, float, int], ...] = ((3000, 4e-4, 2), (4000, 8e-4, 4))
+    # Steps, peak rate (low enough to keep what the bag knows), and one step in how many is of whole reviews.
+    cycles: tuple[tuple[int, float, int], ...] = ((3000, 4e-4, 2),)
     tokens_of_whole: int = 8192  # in a batch
     fragments: int = 192  # in a batch
     fragment_lengths: tuple[int, int] = (4, 33)
