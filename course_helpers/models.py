@@ -118,6 +118,7 @@ def load_policy(
     """
     place, local = locate(name, "policy")
     model = _read(AutoModelForCausalLM, place, local, dtype=torch.float32, use_safetensors=True)
+    model.loss_type = "ForCausalLM"  # transformers cannot read it off GPT-2's class name, and would warn
     tokenizer = _read(AutoTokenizer, place, local)
     if tokenizer.pad_token is None:  # GPT-2 has none; what is padded is masked, so the end token serves
         tokenizer.pad_token = tokenizer.eos_token

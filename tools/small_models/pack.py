@@ -23,8 +23,6 @@ def save_model(model: PreTrainedModel, folder: Path) -> None:
     path = folder / "config.json"
     config = json.loads(path.read_text())
     config["dtype"] = "float32"
-    if config["architectures"] == ["GPT2LMHeadModel"]:
-        config["loss_type"] = "ForCausalLM"  # else transformers warns that it had to guess
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
