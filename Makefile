@@ -24,7 +24,7 @@ export MALLOC_TRIM_THRESHOLD_ := 17179869184
 lab: $(READY)
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 $(ROOT) --LabApp.news_url=None \
 		--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
-		notebooks/00_start_here.ipynb $(LAB_ARGS)
+		--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_ARGS)
 
 test notebooks: export HF_HUB_OFFLINE := 1
 test notebooks: export COURSE_DEVICE := cpu
