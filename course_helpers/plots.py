@@ -13,6 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
+from course_helpers.tokens import visible
+
 # Okabe and Ito, 2008, "Color Universal Design": told apart in every common form of colour blindness
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6E6E6E"
 COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, GREY)
@@ -29,9 +31,9 @@ def new_axes(xlabel: str, ylabel: str, title: str = "", height: float = HEIGHT) 
     return axes
 
 
-def visible(token: str) -> str:
-    """A token as a label: spaces and line breaks are made visible, and nothing is read as a formula."""
-    return token.replace("\n", "⏎").replace("$", r"\$").replace(" ", "·") or "∅"
+def label(token: str) -> str:
+    """A token as a label: what cannot be seen is made visible, and nothing is read as a formula."""
+    return visible(token).replace("$", r"\$") or "∅"
 
 
 def token_bars(
@@ -57,7 +59,7 @@ def token_bars(
     for k, (name, probabilities) in enumerate(distributions.items()):
         places = np.arange(top) + (k - (len(distributions) - 1) / 2) * thickness
         axes.barh(places, np.asarray(probabilities)[order], thickness, color=COLOURS[k], label=name)
-    axes.set_yticks(np.arange(top), [visible(tokens[i]) for i in order], family="monospace")
+    axes.set_yticks(np.arange(top), [label(tokens[i]) for i in order], family="monospace")
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
     if len(distributions) > 1:

@@ -34,7 +34,7 @@ def test_second_distribution_is_shown_for_the_same_tokens():
 
 @pytest.mark.parametrize(("token", "shown"), [(" the", "·the"), ("\n", "⏎"), ("$x$", r"\$x\$"), ("", "∅")])
 def test_tokens_are_made_visible(token, shown):
-    assert plots.visible(token) == shown
+    assert plots.label(token) == shown
 
 
 def test_lines_hold_the_series_and_the_known_levels():

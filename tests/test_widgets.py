@@ -16,11 +16,11 @@ import torch
 
 from course_helpers.models import load_policy
 from course_helpers.sampling import SamplingSettings, distribution, entropy, softmax
+from course_helpers.tokens import byte_level_table, readable, token_text, visible
 from course_helpers.widgets import DecodingMicroscope, SamplingExplorer, WriteItYourself
 from course_helpers.widgets.markup import SHADES, bars, block_bar, number, percent, shade, static_bars, token_span
 from course_helpers.widgets.microscope import throw
 from course_helpers.widgets.sampling_explorer import likeliest
-from course_helpers.widgets.tokens import byte_level_table, readable, token_text, visible
 
 PROMPT = "This movie was"
 HOSTILE = [

@@ -86,7 +86,6 @@ def put_into_package(reviews: data.Reviews, tokenizer: Tokenizer, work: Path) ->
     pack.save_model(DistilBertForSequenceClassification.from_pretrained(work / "judge"), ASSETS / "judge")
     pack.save_tokenizer(tokenizer, ASSETS / "policy", policy.config().n_positions, for_judge=False)
     pack.save_tokenizer(tokenizer, ASSETS / "judge", judge.CONTEXT, for_judge=True)
-    pack.write_manifest(ASSETS, pack.PROVENANCE)
     scores = card.measure(reviews, tokenizer, ASSETS)
     (work / "scores.json").write_text(json.dumps(scores, indent=1))
     card.write(scores, work, ASSETS)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from course_helpers.beams import BeamNode, BeamTree
+from course_helpers.tokens import TokenName, visible
 from course_helpers.widgets.markup import escape, number, quoted
-from course_helpers.widgets.tokens import TokenName, visible
 
 NODE_WIDTH, NODE_HEIGHT, COLUMN, ROW, MARGIN = 112, 34, 156, 42, 10
 LONGEST = 12

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from course_helpers.widgets.tokens import readable, visible
+from course_helpers.tokens import readable, visible
 
 BLOCKS = "▏▎▍▌▋▊▉█"
 AXIS_ENDS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)

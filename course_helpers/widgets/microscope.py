@@ -11,12 +11,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from course_helpers.beams import BeamTree, beam_search
 from course_helpers.sampling import SamplingSettings, log_softmax, softmax, stages
+from course_helpers.tokens import TokenName, token_names
 from course_helpers.widgets.beam_picture import in_words, tree_list, tree_svg
 from course_helpers.widgets.controls import SamplingControls, button, int_slider, prompt_box, seed_box
 from course_helpers.widgets.markup import code, count_of, escape, length, number, percent, token_span
 from course_helpers.widgets.panel import Panel, box, heading, html_part
 from course_helpers.widgets.policy import MODEL_LOCK, next_logits, prompt_ids
-from course_helpers.widgets.tokens import TokenName, token_names
 
 ROWS = 10
 

@@ -11,11 +11,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from course_helpers.rollouts import Rollout, sample_rollouts
 from course_helpers.sampling import distribution, entropy, softmax
+from course_helpers.tokens import TokenName, token_names
 from course_helpers.widgets.controls import SamplingControls, button, int_slider, prompt_box, seed_box
 from course_helpers.widgets.markup import Bar, bars, count_of, escape, legend, number, percent, static_bars, token_span
 from course_helpers.widgets.panel import Panel, box, heading, html_part
 from course_helpers.widgets.policy import MODEL_LOCK, next_logits, prompt_ids
-from course_helpers.widgets.tokens import TokenName, token_names
 
 TOP = 12
 

@@ -10,6 +10,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from course_helpers.sampling import log_softmax
+from course_helpers.tokens import readable, token_names
 from course_helpers.widgets.controls import button, prompt_box
 from course_helpers.widgets.markup import (
     Bar,
@@ -25,7 +26,6 @@ from course_helpers.widgets.markup import (
 )
 from course_helpers.widgets.panel import Panel, box, html_part
 from course_helpers.widgets.policy import next_logits, prompt_ids
-from course_helpers.widgets.tokens import readable, token_names
 
 CHOICES = 12
 TERM = "π(ω<sub>t</sub> | ω<sub>&lt;t</sub>, X)"

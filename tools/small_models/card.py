@@ -12,6 +12,8 @@ import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from course_helpers.plots import BLUE, RED
+
 from . import data, judge, policy
 
 REVIEWS_FOR_BITS = 1000
@@ -37,9 +39,8 @@ def measure(reviews: data.Reviews, tokenizer: Tokenizer, assets: Path) -> dict:
         "samples": samples(writer, tokenizer),
     }
     critic = AutoModelForSequenceClassification.from_pretrained(assets / "judge").eval()
-    lengths = np.random.default_rng(1).integers(5, 25, len(pieces))
     tests = {"whole reviews": pieces, "first 24 tokens": [piece[:24] for piece in pieces]}
-    tests["first 5 to 24 tokens"] = [piece[:length] for piece, length in zip(pieces, lengths, strict=True)]
+    tests["first 5 to 24 tokens"] = judge.openings(pieces, seed=1)
     scores["judge"] = {}
     for name, texts in tests.items():
         margin = judge.margins(critic, texts)
@@ -69,10 +70,10 @@ def curves(work: Path, path: Path) -> None:
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     rows = [json.loads(line) for line in (work / "policy_log.jsonl").read_text().splitlines()]
-    left.plot([r["tokens"] / 1e6 for r in rows], [r["unseen_64"] for r in rows], color="#0072B2")
+    left.plot([r["tokens"] / 1e6 for r in rows], [r["unseen_64"] for r in rows], color=BLUE)
     left.set(title="policy, unseen reviews, 64-token windows", xlabel="million tokens", ylabel="nats a token")
     rows = [json.loads(line) for line in (work / "judge_log.jsonl").read_text().splitlines()]
-    for name, colour, style in (("whole", "#0072B2", "-"), ("opening_24", "#D55E00", "--")):
+    for name, colour, style in (("whole", BLUE, "-"), ("opening_24", RED, "--")):
         right.plot([r["step"] for r in rows], [r[name] for r in rows], style, color=colour, label=name)
     right.set(title="judge, unseen reviews", xlabel="step", ylabel="accuracy")
     right.legend()

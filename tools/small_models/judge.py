@@ -72,7 +72,7 @@ def config() -> DistilBertConfig:
         num_labels=2,
         id2label={0: "NEGATIVE", 1: "POSITIVE"},
         label2id={"NEGATIVE": 0, "POSITIVE": 1},
-        attn_implementation="eager",  # twice as fast as fused attention on a CPU at these sizes,
+        attn_implementation="eager",  # twice as fast as fused attention on a CPU at these sizes
     )
 
 
@@ -294,10 +294,15 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     return float(sum(gaps))
 
 
+def openings(pieces: list[np.ndarray], seed: int) -> list[np.ndarray]:
+    """The first 5 to 24 tokens of each review, as the lessons score them."""
+    lengths = np.random.default_rng(seed).integers(5, 25, len(pieces))
+    return [piece[:length] for piece, length in zip(pieces, lengths, strict=True)]
+
+
 def mixed_margins(
     model: DistilBertForSequenceClassification, pieces: list[np.ndarray], labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Margins on whole reviews and on openings of 5 to 24 tokens, with the labels: what one temperature has to fit."""
-    lengths = np.random.default_rng(0).integers(5, 25, len(pieces))
-    openings = [piece[:length] for piece, length in zip(pieces, lengths, strict=True)]
-    return np.concatenate([margins(model, pieces), margins(model, openings)]), np.concatenate([labels, labels])
+    """Margins on whole reviews and on openings, with the labels: what one temperature has to fit."""
+    both = margins(model, pieces), margins(model, openings(pieces, seed=0))
+    return np.concatenate(both), np.concatenate([labels, labels])

@@ -120,8 +120,8 @@ def train(work: Path, recipe: Recipe, device: str = "cpu", compiled: bool = True
     unseen = torch.from_numpy(np.load(work / "calibration.npy")[:16384].astype(np.int64)).to(device)
     forward = torch.compile(model) if compiled else model
     bar = tqdm(total=recipe.tokens, initial=state["tokens"], unit="tok", unit_scale=True, mininterval=10)
-    last_save = began = time.monotonic() - state["seconds"]
-    last_save += state["seconds"]
+    began = time.monotonic() - state["seconds"]
+    last_save = time.monotonic()
     while state["tokens"] < recipe.tokens:
         fraction = state["tokens"] / recipe.tokens
         width = [w for since, w in recipe.windows if fraction >= since][-1]
