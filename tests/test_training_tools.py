@@ -54,12 +54,14 @@ def test_part_of_each_batch_begins_where_reviews_begin():
         assert (rows[:3, 0] == 0).all()
 
 
-def test_rate_rises_stays_and_falls_to_zero():
-    recipe = policy.Recipe(warmup_steps=10, constant_until=0.5)
-    assert policy.rate(recipe, 0.0, 4) == pytest.approx(0.5)
-    assert policy.rate(recipe, 0.4, 100) == 1.0
-    assert policy.rate(recipe, 0.75, 100) == pytest.approx(0.5)
-    assert policy.rate(recipe, 1.0, 100) == 0.0
+def test_policys_rate_rises_stays_and_falls_to_zero_in_each_cycle():
+    cycles = policy.Cycle(1000, ((0.0, 8),), constant_until=0.5), policy.Cycle(2000, ((0.0, 8),), 0.5, peak=0.8)
+    recipe = policy.Recipe(cycles, batch_tokens=10, warmup_steps=10)
+    assert recipe.tokens == 3000
+    assert [policy.rate(recipe, t) for t in (40, 400, 750, 999)] == pytest.approx([0.5, 1.0, 0.5, 0.002])
+    assert [policy.rate(recipe, 1000 + t) for t in (40, 800, 1500, 1998)] == pytest.approx([0.4, 0.8, 0.4, 0.0016])
+    with pytest.raises(ValueError, match="3000 tokens"):
+        policy.rate(recipe, 3000)
 
 
 def test_judges_rate_rises_and_falls_to_zero_in_each_cycle():
@@ -96,7 +98,8 @@ def weights(model):
 
 def test_resumed_policy_equals_one_never_stopped(tiny, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
-    recipe = policy.Recipe(tokens=6144, batch_tokens=256)
+    cycles = policy.Cycle(2048, ((0.0, 64), (0.5, 128)), 0.5), policy.Cycle(4096, ((0.0, 128), (0.5, 256)), 0.5, 0.8)
+    recipe = policy.Recipe(cycles, batch_tokens=256)
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
         for part in ("train", "calibration"):
@@ -109,6 +112,27 @@ def test_resumed_policy_equals_one_never_stopped(tiny, tmp_path, monkeypatch):
             policy.train(tmp_path / "stopped", recipe, compiled=False, save_every=0)
     resumed = GPT2LMHeadModel.from_pretrained(policy.train(tmp_path / "stopped", recipe, compiled=False, save_every=0))
     assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_fragments_targets_are_half_their_teachers_from_a_step_on(monkeypatch):
+    class Sure:
+        def __init__(self, openings, targets):
+            assert openings == ["12 12", "34 34"]
+
+        def __call__(self, rows, texts):
+            assert all(set(text.split()) == {("12", "34")[row]} for row, text in zip(rows, texts, strict=True))
+            return np.ones(len(rows))
+
+    class Numbers:
+        def decode_batch(self, rows):
+            return [" ".join(map(str, row)) for row in rows]
+
+    monkeypatch.setattr(judge, "FragmentTeacher", Sure)
+    recipe = judge.Recipe(cycles=((9, 1e-3, 9),), fragment_teacher_from=3, fragments=8)
+    reviews = [np.full(2, 12, dtype=np.uint16), np.full(2, 34, dtype=np.uint16)]
+    batches = judge.Batches(reviews, np.array([0.0, 0.5]), np.array([True, False]), recipe, Numbers())
+    for step, expected in ((2, {0.0, 0.5}), (3, {0.5, 0.75})):
+        assert set(batches(step)[2].tolist()) == expected
 
 
 def test_resumed_judge_equals_one_never_stopped(tiny, tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ def train_judge(reviews: data.Reviews, tokenizer: Tokenizer, work: Path, device:
     rows = np.concatenate([labelled, unlabelled])
     targets = np.concatenate([reviews.labels[labelled].astype(float), np.load(answers)])
     encoded = data.encode(tokenizer, [reviews.texts[row] for row in rows])
-    batches = judge.Batches(encoded, targets, np.arange(len(rows)) < len(labelled), recipe)
+    batches = judge.Batches(encoded, targets, np.arange(len(rows)) < len(labelled), recipe, tokenizer)
     pieces = data.encode(tokenizer, [reviews.texts[row] for row in unseen])
     labels = reviews.labels[unseen]
     validation = {"whole": (pieces[::2], labels[::2]), "opening_24": ([p[:24] for p in pieces], labels)}
@@ -98,7 +98,6 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build"))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", nargs="+", choices=STEPS, default=STEPS)
-    parser.add_argument("--policy-tokens", type=int, default=policy.Recipe.tokens)
     parser.add_argument("--no-compile", action="store_true", help="where torch.compile finds no C++ compiler")
     arguments = parser.parse_args()
 
@@ -107,8 +106,7 @@ def main() -> None:
         prepare(reviews, arguments.work)
     tokenizer = Tokenizer.from_file(str(arguments.work / "tokenizer.json"))
     if "policy" in arguments.only and not (arguments.work / "policy").exists():
-        recipe = policy.Recipe(tokens=arguments.policy_tokens)
-        policy.train(arguments.work, recipe, arguments.device, compiled=not arguments.no_compile)
+        policy.train(arguments.work, policy.Recipe(), arguments.device, compiled=not arguments.no_compile)
     if "judge" in arguments.only:
         train_judge(reviews, tokenizer, arguments.work, arguments.device, judge.Recipe())
     if "pack" in arguments.only:

@@ -17,18 +17,42 @@ from . import checkpoint
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What decides the result. Fractions are of `tokens`, the whole length of the run."""
+class Cycle:
+    """Warm-up, constant rate, fall to zero. Fractions are of `tokens`, the length of the cycle."""
 
-    tokens: int = 18_000_000
+    tokens: int
+    windows: tuple[tuple[float, int], ...]
+    constant_until: float
+    peak: float = 1.0  # of the recipe's learning rates
+
+
+FIRST = Cycle(18_000_000, windows=((0.0, 64), (0.45, 128), (0.75, 256)), constant_until=0.45)
+SECOND = Cycle(24_000_000, windows=((0.0, 128), (0.5, 256)), constant_until=0.35, peak=0.8)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What decides the result. A later cycle goes on from the finished model of the one before."""
+
+    cycles: tuple[Cycle, ...] = (FIRST, SECOND)
     batch_tokens: int = 4096
-    windows: tuple[tuple[float, int], ...] = ((0.0, 64), (0.45, 128), (0.75, 256))
     share_of_starts: float = 0.3  # of each batch: windows that begin where a review begins
     muon_lr: float = 0.012
     adamw_lr: float = 3e-3
-    constant_until: float = 0.45
     warmup_steps: int = 50
     seed: int = 0
+
+    @property
+    def tokens(self) -> int:
+        return sum(cycle.tokens for cycle in self.cycles)
+
+    def at(self, tokens: int) -> tuple[Cycle, int]:
+        """The cycle that holds this moment, and the tokens read since it began."""
+        for cycle in self.cycles:
+            if tokens < cycle.tokens:
+                return cycle, tokens
+            tokens -= cycle.tokens
+        raise ValueError(f"the run is {self.tokens} tokens long")
 
 
 def config() -> GPT2Config:
@@ -98,10 +122,12 @@ def split_parameters(model: GPT2LMHeadModel) -> tuple[list, list]:
     return matrices, rest
 
 
-def rate(recipe: Recipe, fraction: float, step: int) -> float:
-    """Warm-up, constant, then a straight line to zero."""
-    fall = (1.0 - fraction) / (1.0 - recipe.constant_until)
-    return min(1.0, (step + 1) / recipe.warmup_steps, max(fall, 0.0))
+def rate(recipe: Recipe, tokens: int) -> float:
+    """What the learning rates are multiplied by: warm-up, constant, then a straight line to zero, cycle by cycle."""
+    cycle, since = recipe.at(tokens)
+    rise = (since / recipe.batch_tokens + 1) / recipe.warmup_steps
+    fall = (1.0 - since / cycle.tokens) / (1.0 - cycle.constant_until)
+    return cycle.peak * min(1.0, rise, fall)
 
 
 def train(work: Path, recipe: Recipe, device: str = "cpu", compiled: bool = True, save_every: float = 120.0) -> Path:
@@ -123,11 +149,11 @@ def train(work: Path, recipe: Recipe, device: str = "cpu", compiled: bool = True
     began = time.monotonic() - state["seconds"]
     last_save = time.monotonic()
     while state["tokens"] < recipe.tokens:
-        fraction = state["tokens"] / recipe.tokens
-        width = [w for since, w in recipe.windows if fraction >= since][-1]
+        cycle, since = recipe.at(state["tokens"])
+        width = [w for fraction, w in cycle.windows if since >= fraction * cycle.tokens][-1]
         for optimizer, lr in zip(optimizers, base, strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = lr * rate(recipe, fraction, state["step"])
+                group["lr"] = lr * rate(recipe, state["tokens"])
         ids = windows.batch(width).to(device)
         with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
             loss = forward(input_ids=ids, labels=ids).loss
@@ -152,7 +178,7 @@ def train(work: Path, recipe: Recipe, device: str = "cpu", compiled: bool = True
             last_save = time.monotonic()
     state.update(windows=windows.state, seconds=time.monotonic() - began)
     checkpoint.save(kept, model, optimizers, state)
-    facts = asdict(recipe) | {"seconds": state["seconds"], "device": device}
+    facts = asdict(recipe) | {"tokens": recipe.tokens, "seconds": state["seconds"], "device": device}
     (work / "policy_recipe.json").write_text(json.dumps(facts))
     return checkpoint.save_finished(model, work / "policy")
 
