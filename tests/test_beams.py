@@ -53,7 +53,7 @@ def assert_equals_generate(model, prompt, **options):
         assert set(theirs[length:]) <= {options["eos_token_id"]}
     if options["num_beams"] > 1:
         ours = [sequence.score for sequence in tree.sequences]
-        assert ours == pytest.approx(expected.sequences_scores.tolist(), rel=1e-6, abs=1e-5)
+        assert ours == pytest.approx(expected.sequences_scores.tolist(), rel=1e-6, abs=1e-6)
     assert tree.nodes[-1].depth == len(expected.scores)
 
 

@@ -210,6 +210,7 @@ class DecodingMicroscope(Panel):
                 self.context,
                 num_beams=self.beams.value,
                 max_new_tokens=self.depth.value,
+                length_penalty=0.0,  # the best is then the most probable, by the numbers the tree shows
                 eos_token_id=self.tokenizer.eos_token_id,
             )
         self.tree.value = tree_html(found, self.name)
