@@ -16,7 +16,8 @@ class LengthSampler:
     Args:
         low: the smallest length.
         high: one more than the largest length.
-        rng: where the draws come from; a fresh generator when None.
+        rng: where the draws come from; NumPy's global generator when None, as in TRL, so that a trainer's seed and
+            saved state rule them, too.
     """
 
     def __init__(self, low: int, high: int, rng: np.random.Generator | None = None):
@@ -24,11 +25,12 @@ class LengthSampler:
         if not 0 < low < high:
             raise ValueError(f"LengthSampler({low}, {high}): lengths must satisfy 0 < low < high (high is excluded)")
         self.low, self.high = int(low), int(high)
-        self.rng = rng or np.random.default_rng()
+        self.rng = rng
 
     def __call__(self) -> int:
         """One length in tokens."""
-        return int(self.rng.integers(self.low, self.high))
+        draw = np.random.randint if self.rng is None else self.rng.integers
+        return int(draw(self.low, self.high))
 
 
 def load_prompts(name: str | Path = "small", minimum_characters: int = 200) -> list[str]:

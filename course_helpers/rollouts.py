@@ -35,8 +35,8 @@ class Rollout:
 
 
 @contextmanager
-def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Switch dropout and gradients off for a while; afterwards each submodule trains or not as it did before.
+def without_dropout(model: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; afterwards each submodule trains or not as it did before.
 
     The mode belongs to the model, not to the caller: whoever shares a model between threads holds a lock meanwhile.
 
@@ -46,12 +46,22 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        # Not inference_mode: a buffer first made under it could never be used in training afterwards.
-        with torch.no_grad():
-            yield
+        yield
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
+    """`without_dropout`, and without gradients.
+
+    Args:
+        model: any module.
+    """
+    # Not inference_mode: a buffer first made under it could never be used in training afterwards.
+    with without_dropout(model), torch.no_grad():
+        yield
 
 
 def check_prompt(

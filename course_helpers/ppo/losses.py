@@ -1,0 +1,207 @@
+"""The arithmetic of PPO for language models: pure functions on tensors, in the order in which a step uses them.
+
+Everywhere B is the number of responses, R the length of the longest, V the vocabulary; ``mask`` (B, R) is 1 where a
+response has a token. ω_t is the t-th token of the response Y to the query X. Log-probabilities and KL are in nats.
+
+Sources: Schulman et al. 2017, "Proximal Policy Optimization Algorithms" (PPO); Schulman et al. 2016, "High-Dimensional
+Continuous Control Using Generalized Advantage Estimation" (GAE); Ziegler et al. 2019, "Fine-Tuning Language Models from
+Human Preferences" (RLHF); Schulman 2020, "Approximating KL Divergence" (k1, k2, k3).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `x` where `mask` is 1: Σ x·m / Σ m.
+
+    Args:
+        x: (B, R).
+        mask: (B, R), zeros and ones; at least one 1.
+    """
+    return (x * mask).sum() / mask.sum()
+
+
+def masked_var(x: Tensor, mask: Tensor) -> Tensor:
+    """Unbiased variance of `x` where `mask` is 1; NaN for a single token, which has none.
+
+    Args:
+        x: (B, R).
+        mask: (B, R), zeros and ones.
+    """
+    n = mask.sum()
+    biased = masked_mean((x - masked_mean(x, mask)) ** 2, mask)
+    return biased * n / (n - 1)
+
+
+def masked_whiten(x: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
+    """Scale `x` to variance 1 over the tokens of `mask`, and to mean 0 unless `shift_mean` is False.
+
+    Args:
+        x: (B, R).
+        mask: (B, R), zeros and ones.
+        shift_mean: False keeps the mean: rewards are scaled, but not moved.
+    """
+    mean = masked_mean(x, mask)
+    whitened = (x - mean) * torch.rsqrt(masked_var(x, mask) + 1e-8)
+    return whitened if shift_mean else whitened + mean
+
+
+def log_probs_of(logits: Tensor, tokens: Tensor) -> Tensor:
+    """ln π(ω_t | ω_<t, X) of the given tokens, (B, R), from logits (B, R, V)."""
+    nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none")
+    return -nats.view(tokens.shape)
+
+
+@torch.no_grad()
+def entropy(logits: Tensor) -> Tensor:
+    """H(π) = −Σ_v π_v ln π_v of each distribution, (B, R) in nats, from logits (B, R, V).
+
+    A statistic, not part of the loss: no graph is kept, which would hold another two tensors of the logits' size.
+    """
+    log_p = logits.log_softmax(-1)
+    return -(log_p.exp().mul_(log_p)).sum(-1)
+
+
+def kl_penalty(log_probs: Tensor, ref_log_probs: Tensor, kind: str = "kl") -> Tensor:
+    """How far each token is from the reference, (B, R).
+
+    ====== ================================== =========================================================
+    kind   value                              of what it is an estimate
+    ====== ================================== =========================================================
+    kl     ln π/π_ref (Schulman's k1)         KL(π‖π_ref), unbiased; single tokens may be below 0
+    abs    \\|ln π/π_ref\\|                     no KL, but never below 0
+    mse    ½ (ln π/π_ref)² (k2)               KL(π‖π_ref), biased, never below 0
+    full   Σ_v π_v ln π_v/π_ref,v             KL(π‖π_ref) of the token's distribution, exactly
+    ====== ================================== =========================================================
+
+    Args:
+        log_probs: ln π(ω_t | ω_<t, X), (B, R); for ``full`` of all tokens, (B, R, V).
+        ref_log_probs: the same under π_ref.
+        kind: one of the four.
+
+    Raises:
+        ValueError: another kind.
+    """
+    difference = log_probs - ref_log_probs
+    if kind == "kl":
+        return difference
+    if kind == "abs":
+        return difference.abs()
+    if kind == "mse":
+        return 0.5 * difference**2
+    if kind == "full":
+        return (log_probs.exp() * difference).sum(-1)
+    raise ValueError(f"kl_penalty {kind!r} is not known: choose kl, abs, mse or full.")
+
+
+def token_rewards(scores: Tensor, kl: Tensor, kl_coef: float, mask: Tensor) -> Tensor:
+    """Spread r(X, Y) − β KL over the tokens (RLHF, equation 2): r_t = −β kl_t, and r(X, Y) on top at the last.
+
+    Args:
+        scores: r(X, Y), (B,).
+        kl: penalty of each token, (B, R).
+        kl_coef: β.
+        mask: (B, R); each row needs a 1.
+
+    Returns:
+        (B, R); positions outside the mask hold 0.
+    """
+    rewards = -kl_coef * kl * mask
+    columns = torch.arange(mask.shape[1], device=mask.device)
+    last = torch.where(mask.bool(), columns, -1).max(dim=1).values
+    return rewards.scatter_add(1, last[:, None], scores[:, None].to(rewards.dtype))
+
+
+def whiten_rewards(rewards: Tensor, values: Tensor, mask: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Rewards of variance 1 and their old mean, over all columns of a row.
+
+    As in TRL 0.11.4, what was 0 outside the mask is shifted too, and stays: padding after a response then carries a
+    small constant reward, which generalised advantage estimation takes back into the response.
+
+    Args:
+        rewards: (B, R), 0 outside the mask.
+        values: (B, R), 0 outside the mask.
+        mask: (B, R).
+        columns: (B,) how many columns a row has from its response's first token on, padding included.
+
+    Returns:
+        Rewards and values, (B, largest of `columns`).
+    """
+    wide = max(int(columns.max()), mask.shape[1])
+    rewards, values, mask = (torch.nn.functional.pad(x, (0, wide - x.shape[1])) for x in (rewards, values, mask))
+    row = torch.arange(wide, device=mask.device) < columns[:, None]
+    return masked_whiten(rewards, mask, shift_mean=False) * row, values
+
+
+def advantages_and_returns(rewards: Tensor, values: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimation (GAE, equation 16), from the last token to the first.
+
+    δ_t = r_t + γ V_{t+1} − V_t, A_t = δ_t + γλ A_{t+1}, and the return the value head is to predict is A_t + V_t. After
+    the last token V and A are 0.
+
+    Args:
+        rewards: r_t, (B, R), 0 outside the response.
+        values: V_t, (B, R), 0 outside the response.
+        gamma: γ.
+        lam: λ.
+
+    Returns:
+        Advantages and returns, each (B, R).
+    """
+    advantage = next_value = torch.zeros_like(values[:, 0])
+    advantages = torch.empty_like(values)
+    for t in reversed(range(values.shape[1])):
+        delta = rewards[:, t] + gamma * next_value - values[:, t]
+        advantage = delta + gamma * lam * advantage
+        advantages[:, t] = advantage
+        next_value = values[:, t]
+    return advantages, advantages + values
+
+
+class Clipped(NamedTuple):
+    """A clipped objective, token by token.
+
+    Attributes:
+        tokens: what is averaged over the mask to give the loss, (B, R).
+        clipped: 1 where the clipped term was the larger one, (B, R).
+    """
+
+    tokens: Tensor
+    clipped: Tensor
+
+
+def policy_losses(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, cliprange: float) -> Clipped:
+    """The clipped surrogate (PPO, equation 7), as a loss: max(−A ρ, −A clip(ρ, 1−ε, 1+ε)).
+
+    ρ = π_θ(ω_t | ·) / π_old(ω_t | ·) is the importance ratio. Moving ρ further than ε in the direction the advantage
+    asks for gains nothing: the gradient there is 0.
+
+    Args:
+        log_probs: ln π_θ, (B, R).
+        old_log_probs: ln π_old, of the policy that wrote the responses, (B, R).
+        advantages: A, (B, R).
+        cliprange: ε.
+    """
+    ratio = torch.exp(log_probs - old_log_probs)
+    plain = -advantages * ratio
+    held = -advantages * ratio.clamp(1.0 - cliprange, 1.0 + cliprange)
+    return Clipped(torch.max(plain, held), (held > plain).to(plain.dtype))
+
+
+def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, cliprange_value: float) -> Clipped:
+    """½ max((V − R)², (V_clip − R)²), V_clip no further than `cliprange_value` from the old V.
+
+    Args:
+        values: V of the value head now, (B, R).
+        old_values: V when the batch came in, (B, R).
+        returns: R, what V is to predict, (B, R).
+        cliprange_value: in units of reward.
+    """
+    near = torch.clamp(values, old_values - cliprange_value, old_values + cliprange_value)
+    plain, held = (values - returns) ** 2, (near - returns) ** 2
+    return Clipped(0.5 * torch.max(plain, held), (held > plain).to(plain.dtype))
