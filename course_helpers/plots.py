@@ -155,3 +155,92 @@ def fine_tuning_map() -> Axes:
     note = "each can move all weights (full), or only a low-rank addition to them (LoRA)"
     axes.text(5, 0.1, note, ha="center", color=GREY, fontsize=11)
     return axes
+
+
+def rlhf_loop() -> Axes:
+    """One iteration of RLHF: sample responses, estimate rewards, extend the data, update the policy, and again."""
+    _, axes = plt.subplots(figsize=(WIDTH + 2, 4.2), layout="constrained")
+    axes.set(xlim=(0, 10), ylim=(0, 5))
+    axes.axis("off")
+    boxes = (
+        ("1 · sample responses\nY drawn from π_θ(· | X)", 2.3, 4.2, BLUE),
+        ("2 · estimate rewards\nr(X, Y), from a judge", 7.7, 4.2, ORANGE),
+        ("3 · extend the data\n(X, Y, r), ln π_old, ln π_ref", 7.7, 1.5, GREEN),
+        ("4 · update the policy\nE[r] up, at β a nat of KL", 2.3, 1.5, RED),
+    )
+    drawn = []
+    for text, x, y, colour in boxes:
+        shape = {"boxstyle": "round,pad=0.6", "facecolor": "white", "edgecolor": colour, "linewidth": 2}
+        drawn.append(axes.text(x, y, text, ha="center", va="center", fontsize=11, bbox=shape))
+    for place, (begin, end) in enumerate(zip(boxes, boxes[1:] + boxes[:1], strict=True)):
+        arrow = {"arrowstyle": "-|>", "color": GREY, "linewidth": 2, "shrinkA": 8, "shrinkB": 8}
+        arrow |= {"patchA": drawn[place].get_bbox_patch(), "patchB": drawn[(place + 1) % 4].get_bbox_patch()}
+        axes.annotate("", end[1:3], begin[1:3], arrowprops=arrow)
+    axes.text(5, 2.85, "one iteration;\nthen fresh responses", ha="center", va="center", color=GREY, fontsize=11)
+    axes.text(5, 0.35, "π_ref stays frozen: it says how far π_θ has gone", ha="center", color=GREY, fontsize=11)
+    return axes
+
+
+def paths(
+    runs: Mapping[str, tuple[ArrayLike, ArrayLike]],
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    axes: Axes | None = None,
+) -> Axes:
+    """Where each run went, step by step: a line through its points, its end marked by a star.
+
+    Args:
+        runs: name → x and y of its steps.
+        xlabel: quantity and unit.
+        ylabel: quantity and unit.
+        title: what the figure shows.
+        axes: where to draw; new axes when None.
+    """
+    axes = axes or new_axes(xlabel, ylabel, title)
+    for k, (name, (x, y)) in enumerate(runs.items()):
+        axes.plot(x, y, ".", linestyle=STYLES[k], color=COLOURS[k], linewidth=1.5, label=name)
+        axes.plot(x[-1:], y[-1:], "*", color=COLOURS[k], markersize=13, markeredgecolor="white")
+    axes.legend()
+    return axes
+
+
+def band(
+    x: ArrayLike, runs: ArrayLike, xlabel: str, ylabel: str, title: str = "", levels: Mapping[str, float] | None = None
+) -> Axes:
+    """The mean of several runs, and the range that all of them lie in.
+
+    Args:
+        x: n values.
+        runs: (k, n), one row a run.
+        xlabel: quantity and unit.
+        ylabel: quantity and unit.
+        title: what the figure shows.
+        levels: name → a value known beforehand.
+    """
+    runs = np.asarray(runs)
+    axes = lines(x, {"mean": runs.mean(axis=0)}, xlabel, ylabel, title, levels)
+    axes.fill_between(
+        x, runs.min(axis=0), runs.max(axis=0), color=BLUE, alpha=0.2, linewidth=0, label="lowest to highest"
+    )
+    axes.legend()
+    return axes
+
+
+def estimates(
+    points: Mapping[str, tuple[tuple[float, float], tuple[float, float]]], xlabel: str, ylabel: str, title: str = ""
+) -> Axes:
+    """Named points with an error along both axes.
+
+    Args:
+        points: name → ((x, half its interval), (y, half its interval)).
+        xlabel: quantity and unit.
+        ylabel: quantity and unit.
+        title: what the figure shows.
+    """
+    axes = new_axes(xlabel, ylabel, title)
+    for k, (name, ((x, dx), (y, dy))) in enumerate(points.items()):
+        style = {"marker": "osD^vP"[k % 6], "color": COLOURS[k % 6], "capsize": 3, "linestyle": "none"}
+        axes.errorbar(x, y, yerr=dy, xerr=dx, label=name, **style)
+    axes.legend()
+    return axes

@@ -15,11 +15,13 @@ import pytest
 import torch
 
 from course_helpers.models import load_policy
+from course_helpers.ppo.losses import policy_losses
 from course_helpers.sampling import SamplingSettings, distribution, entropy, softmax
 from course_helpers.tokens import byte_level_table, readable, token_text, visible
-from course_helpers.widgets import DecodingMicroscope, SamplingExplorer, WriteItYourself
+from course_helpers.widgets import DecodingMicroscope, RatioClip, SamplingExplorer, WriteItYourself
 from course_helpers.widgets.markup import SHADES, bars, block_bar, number, percent, shade, static_bars, token_span
 from course_helpers.widgets.microscope import throw
+from course_helpers.widgets.ratio_clip import surrogate
 from course_helpers.widgets.sampling_explorer import likeliest
 
 PROMPT = "This movie was"
@@ -429,6 +431,78 @@ def test_nothing_follows_the_end(rogue):
     assert "nothing to write" in microscope.message.value
     microscope.search_button.click()
     assert "nothing to search" in microscope.message.value
+
+
+# --------------------------------------------------------------------------------------------------- ratio and clip
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize("advantage", [-2.0, -0.25, 0.0, 1.0])
+def test_surrogate_and_slope_are_those_of_the_loss(advantage, epsilon):
+    for value in (
+        0.01,
+        0.33,
+        0.49,
+        0.77,
+        0.97,
+        1.0,
+        1.03,
+        1.23,
+        1.52,
+        2.0,
+    ):  # beside the corners, where it has no slope
+        ratio = torch.tensor([[value]], dtype=torch.float64, requires_grad=True)
+        loss = policy_losses(ratio.log(), torch.zeros(1, 1), torch.tensor([[advantage]]), epsilon).tokens.sum()
+        loss.backward()
+        assert surrogate(value, advantage, epsilon) == pytest.approx((-loss.item(), -ratio.grad.item()))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "slope", "words"),
+    [
+        (1.5, 1.0, 0.0, "off: the token is to become likelier, but ρ is already past 1 + ε = 1.20"),
+        (0.5, 1.0, 1.0, "on: the token is to become likelier, and ρ went the other way"),
+        (0.5, -1.0, 0.0, "off: the token is to become less likely, but ρ is already past 1 − ε = 0.80"),
+        (1.5, -1.0, -1.0, "on: the token is to become less likely, and ρ went the other way"),
+        (1.2, 1.0, 1.0, "on: the token becomes likelier, and ρ is still within"),
+        (1.0, 0.0, 0.0, "off: an advantage of 0"),
+    ],
+)
+def test_sliders_switch_the_gradient(ratio, advantage, slope, words):
+    clip = RatioClip(epsilon=0.2)
+    clip.ratio.value, clip.advantage.value = ratio, advantage
+    assert f"Gradient {words}" in clip.summary.value
+    assert f"slope in ρ: <b>{number(slope)}</b>" in clip.summary.value
+    assert ('class="ch-off"' in clip.picture.value) == (slope == 0)
+    assert_harmless(clip.picture.value)
+    clip.reset_button.click()
+    assert clip.values == (1.5, 1.0, 0.2)
+
+
+def test_the_dot_lies_on_the_curve():
+    clip = RatioClip(ratio=1.1, advantage=-0.5, epsilon=0.3)
+    path = re.search(r'class="ch-held" d="M([^"]*)"', clip.picture.value)[1]
+    corners = np.array([[float(x) for x in place.split(",")] for place in path.split(" L")])
+    x, y = (float(re.search(rf'{name}="([\d.]+)"', clip.picture.value)[1]) for name in ("cx", "cy"))
+    assert y == pytest.approx(np.interp(x, *corners.T), abs=0.1)
+    assert len(corners) == 4
+
+
+def test_ratio_and_clip_without_a_kernel():
+    bundle = RatioClip()._repr_mimebundle_()
+    assert_harmless(bundle["text/html"])
+    assert bundle["text/html"] == RatioClip()._repr_mimebundle_()["text/html"]
+    assert bundle["text/html"].count("clip holds") == 4  # two of seven ratios on either side
+    assert "<td>1.20</td><td>0 (clip holds)</td><td>−1.50</td><td>−1.00</td>" in bundle["text/html"]
+
+
+def test_ratio_and_clip_is_fast():
+    clip, times = RatioClip(), []
+    for step in range(20):
+        start = time.perf_counter()
+        clip.ratio.value = 0.05 * step
+        times.append(time.perf_counter() - start)
+    assert statistics.median(times) < 0.05  # 1 to 2 ms on an idle machine; this only guards against a blunder
 
 
 # --------------------------------------------------------------------------------------------------- all of them

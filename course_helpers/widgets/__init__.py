@@ -2,11 +2,13 @@
 
 - `SamplingExplorer`: the next token's distribution under every sampling setting, and rollouts;
 - `WriteItYourself`: write a response token by token and watch its log-probability grow;
-- `DecodingMicroscope`: one decoding step under the lens, and the tree of a beam search.
+- `DecodingMicroscope`: one decoding step under the lens, and the tree of a beam search;
+- `RatioClip`: PPO's clipped surrogate for one token, and whether its gradient is on.
 """
 
 from course_helpers.widgets.microscope import DecodingMicroscope
+from course_helpers.widgets.ratio_clip import RatioClip
 from course_helpers.widgets.sampling_explorer import SamplingExplorer
 from course_helpers.widgets.write_it_yourself import WriteItYourself
 
-__all__ = ["DecodingMicroscope", "SamplingExplorer", "WriteItYourself"]
+__all__ = ["DecodingMicroscope", "RatioClip", "SamplingExplorer", "WriteItYourself"]

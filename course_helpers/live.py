@@ -1,0 +1,332 @@
+"""Live training curves: what a PPO run is doing, while it does it.
+
+The picture is drawn by matplotlib without pyplot and sent to one place below the cell. When the run ends, that place
+holds an ordinary picture, which GitHub shows, too, and below it stand the last numbers and texts.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image
+
+from course_helpers.checks import check_whole, is_finite, require
+from course_helpers.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
+from course_helpers.tokens import readable
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One panel: its name, what it shows and in which unit, the key of `step`'s statistics, and its colour."""
+
+    name: str
+    label: str
+    key: str
+    colour: str
+
+
+CURVES = (
+    Curve("reward", "mean reward", "ppo/mean_scores", BLUE),
+    Curve("KL", "KL [nats a response]", "objective/kl", RED),
+    Curve("KL coefficient", "KL coefficient β", "objective/kl_coef", GREEN),
+    Curve("value loss", "value loss", "ppo/loss/value", PURPLE),
+    Curve("clip fraction", "clip fraction", "ppo/policy/clipfrac", ORANGE),
+)
+SIZE, DPI = (9.0, 4.4), 90  # inches, dots an inch
+
+
+def moving_average(values: Sequence[float], window: int) -> np.ndarray:
+    """Mean of each value and its neighbours; NaN is left out.
+
+    Towards the ends fewer neighbours are taken, but on both sides as many: a straight line stays as it is, and the
+    average does not lag behind.
+
+    Args:
+        values: n numbers.
+        window: how many are averaged, at least 1; half of them on either side.
+    """
+    y = np.asarray(values, dtype=float)
+    place = np.arange(len(y))
+    reach = np.minimum(window // 2, np.minimum(place, len(y) - 1 - place))
+    known = np.isfinite(y)
+    sums, counts = (np.concatenate(([0.0], np.cumsum(x))) for x in (np.where(known, y, 0.0), known))
+    begin, end = place - reach, place + reach + 1
+    with np.errstate(invalid="ignore"):
+        return (sums[end] - sums[begin]) / (counts[end] - counts[begin])
+
+
+def clock_time(seconds: float) -> str:
+    """Seconds as ``m:ss``, from an hour on as ``h:mm:ss``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+class LiveCurves:
+    """Reward, KL, KL coefficient, value loss and clip fraction, drawn while a loop runs.
+
+    ::
+
+        with LiveCurves(iterations=40, target=6.0) as live:
+            for batch in trainer.dataloader:
+                ...
+                live.update(trainer.step(queries, responses, scores), batch["query"], batch["response"], scores)
+
+    An interrupt, like any exception, goes on to the caller after the last points were drawn; the numbers stay in
+    `history`. Outside a Jupyter kernel nothing is drawn or printed, and the numbers are kept all the same.
+
+    Args:
+        iterations: how many there will be, for the time left; None if nobody knows.
+        target: KL to mark, in nats a response.
+        title: what is trained.
+        samples: how many of the newest texts are shown.
+        window: iterations in the moving average, which is drawn as a line over the single points.
+        share: part of the running time that drawing may take.
+        clock: seconds since some moment.
+
+    Attributes:
+        history: name of a curve → its values so far.
+        figure: matplotlib's, once something was drawn.
+
+    Raises:
+        ValueError: an argument outside its range.
+    """
+
+    def __init__(
+        self,
+        iterations: int | None = None,
+        target: float | None = None,
+        title: str = "training",
+        samples: int = 3,
+        window: int = 5,
+        share: float = 0.03,
+        clock: Callable[[], float] = time.perf_counter,
+    ):
+        """Nothing is drawn yet."""
+        if iterations is not None:
+            check_whole("iterations", iterations, at_least=1)
+        check_whole("samples", samples, at_least=0)
+        check_whole("window", window, at_least=1)
+        require(is_finite(share) and 0 < share <= 1, "share", share, "a share of the running time, above 0, at most 1")
+        self.iterations, self.target, self.title = iterations, target, readable(title)
+        self.samples, self.window, self.share, self.clock = samples, window, share, clock
+        self.history: dict[str, list[float]] = {curve.name: [] for curve in CURVES}
+        self.texts: list[tuple[str, str, float]] = []
+        self.draws, self.drawing_seconds, self.started = 0, 0.0, clock()
+        self._last_cost, self._handle = 0.0, None
+        self.figure: Figure | None = None
+
+    def __enter__(self) -> LiveCurves:
+        """Start the clock."""
+        self.started = self.started if self.count else self.clock()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Draw what came last, whatever ended the loop."""
+        self.finish(interrupted=kind is not None)
+
+    @property
+    def count(self) -> int:
+        """Iterations seen."""
+        return len(self.history["reward"])
+
+    # --- numbers ------------------------------------------------------------------------------------------------------
+
+    def update(
+        self,
+        stats: Mapping[str, Any],
+        queries: Sequence[str] | None = None,
+        responses: Sequence[str] | None = None,
+        rewards: Sequence[float] | None = None,
+    ) -> None:
+        """Take in one iteration, and draw if there is time for it.
+
+        Args:
+            stats: what `PPOTrainer.step` returned.
+            queries: texts of the batch; they and the next two only to be looked at.
+            responses: their continuations.
+            rewards: one number a text; their mean is shown in place of the scaled scores of `stats`.
+
+        Raises:
+            ValueError: `stats` is of something else, or texts and rewards do not belong together.
+        """
+        if not any(curve.key in stats for curve in CURVES):
+            raise ValueError(
+                f"stats has none of the keys {', '.join(c.key for c in CURVES)}: pass what step() returned."
+            )
+        texts = self._newest(queries, responses, rewards)
+        for curve in CURVES:
+            self.history[curve.name].append(float(stats.get(curve.key, math.nan)))
+        if rewards is not None:
+            self.history["reward"][-1] = float(np.mean([float(reward) for reward in rewards]))
+        self.texts = texts or self.texts
+        self._show()
+
+    def _newest(
+        self, queries: Sequence[str] | None, responses: Sequence[str] | None, rewards: Sequence[float] | None
+    ) -> list[tuple[str, str, float]]:
+        if queries is None or responses is None:
+            return []
+        rewards = [math.nan] * len(queries) if rewards is None else rewards
+        if not len(queries) == len(responses) == len(rewards):
+            raise ValueError(
+                f"{len(queries)} queries, {len(responses)} responses, {len(rewards)} rewards: pass as many."
+            )
+        rows = [(q, r, float(x)) for q, r, x in zip(queries, responses, rewards, strict=True)][: self.samples]
+        for query, response, _ in rows:
+            if not isinstance(query, str) or not isinstance(response, str):
+                raise ValueError("queries and responses are to be texts: tokenizer.decode(ids) makes one of token ids.")
+        return rows
+
+    # --- words --------------------------------------------------------------------------------------------------------
+
+    def progress(self) -> str:
+        """How far the run is, and the time left: ``iteration 12 of 40, 0:35 left``."""
+        if self.iterations is None:
+            return f"iteration {self.count}"
+        line = f"iteration {self.count} of {self.iterations}"
+        left = max(self.iterations - self.count, 0) * (self.clock() - self.started) / max(self.count, 1)
+        return f"{line}, {clock_time(left)} left" if self.count else line
+
+    def in_words(self) -> str:
+        """The curves in one sentence, from the first iteration to the last: the picture for whoever cannot see it."""
+        if not self.count:
+            return f"{self.title}: no iterations"
+        ends = [f"{c.label} {_number(self.history[c.name][0])} → {_number(self.history[c.name][-1])}" for c in CURVES]
+        return f"{self.title}, {self.count} iterations: {', '.join(ends)}"
+
+    def samples_html(self) -> str:
+        """The newest texts as a table; what a model wrote stays text."""
+        if not self.texts:
+            return ""
+        cell = '<td style="text-align:left">'
+        rows = "".join(
+            f"<tr>{cell}{_safe(query)}</td>{cell}{_safe(response)}</td><td>{reward:.2f}</td></tr>"
+            for query, response, reward in self.texts
+        )
+        head = "".join(f'<th scope="col">{name}</th>' for name in ("query", "→ response", "reward"))
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+    # --- picture ------------------------------------------------------------------------------------------------------
+
+    def draw(self) -> bytes:
+        """The curves so far, as PNG."""
+        if self.figure is None:
+            self._set_up()
+        for curve in CURVES:
+            points, line = self._lines[curve.name]
+            values = self.history[curve.name]
+            steps = np.arange(1, len(values) + 1)
+            points.set_data(steps, values)
+            line.set_data(steps, moving_average(values, self.window))
+            points.axes.relim()
+            points.axes.autoscale_view()
+        self.draws += 1
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png")
+        return buffer.getvalue()
+
+    def _set_up(self) -> None:
+        self.figure = Figure(figsize=SIZE, dpi=DPI)  # none of pyplot's: nothing to close, and no second copy
+        # fixed margins: a layout engine would take as long again as the drawing
+        grid = self.figure.add_gridspec(2, 3, left=0.075, right=0.985, bottom=0.115, top=0.9, wspace=0.36, hspace=0.5)
+        places = (grid[0, :2], grid[0, 2], grid[1, 0], grid[1, 1], grid[1, 2])
+        self._lines = {}
+        for curve, place in zip(CURVES, places, strict=True):
+            axes = self.figure.add_subplot(place)
+            self._dress(axes, curve)
+            (points,) = axes.plot([], [], "o", color=curve.colour, alpha=0.35, markersize=4)
+            (line,) = axes.plot([], [], color=curve.colour, linewidth=2)
+            self._lines[curve.name] = points, line
+        if self.target is not None:
+            axes = self._lines["KL"][0].axes
+            axes.axhline(self.target, color=GREY, linestyle="--", linewidth=1.5)
+            axes.annotate("target", (1, self.target), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+        self.figure.suptitle(self.title.replace("$", r"\$"), fontsize=12, x=0.075, ha="left")
+
+    @staticmethod
+    def _dress(axes: Axes, curve: Curve) -> None:
+        axes.set_title(curve.label, fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        axes.tick_params(labelsize=9)
+        axes.margins(x=0.02)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("iteration", fontsize=9, labelpad=1)
+
+    def _show(self) -> None:
+        """Send picture and words, unless that would take more than its share of the time so far."""
+        began = self.clock()
+        affordable = self.drawing_seconds + self._last_cost <= self.share * (began - self.started)
+        if not in_kernel() or (self.draws and not affordable):
+            return
+        source = base64.b64encode(self.draw()).decode()
+        picture = f'<img alt="{_safe(self.in_words())}" src="data:image/png;base64,{source}">'
+        self._send({"text/html": f"<p>{_safe(self.progress())}</p>{picture}{self.samples_html()}"})
+        self._last_cost = self.clock() - began
+        self.drawing_seconds += self._last_cost
+
+    def finish(self, interrupted: bool = False) -> None:
+        """Leave the final picture in its place, and the last numbers and texts below it; no times, they vary.
+
+        Args:
+            interrupted: say that the run did not come to its end by itself.
+        """
+        if not in_kernel() or not self.count:
+            return
+        from IPython.display import display
+
+        words = self.in_words() + (" (interrupted)" if interrupted else "")
+        image = {"image/png": base64.b64encode(_smaller(self.draw())).decode() + "\n"}
+        self._send(image, {"image/png": {"alt": words}})
+        texts = "".join(f"\n{readable(q)} → {readable(r)} ({reward:.2f})" for q, r, reward in self.texts)
+        display({"text/html": f"<p>{_safe(words)}</p>{self.samples_html()}", "text/plain": words + texts}, raw=True)
+        self._handle = None
+
+    def _send(self, data: dict[str, str], metadata: dict | None = None) -> None:
+        """Put `data` into the one place this run has below its cell.
+
+        The plain text is always the same: a check of stored outputs sees only what is sent first.
+        """
+        from IPython.display import display
+
+        words = {"text/plain": f"LiveCurves: {self.title}"}
+        if self._handle is None:
+            self._handle = display(words, raw=True, display_id=True)
+        self._handle.update(words | data, raw=True, metadata=metadata or {})
+
+
+def in_kernel() -> bool:
+    """Whether this runs in a Jupyter kernel, where pictures can be shown."""
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    return hasattr(get_ipython(), "kernel")
+
+
+def _smaller(png: bytes) -> bytes:
+    """A PNG in 128 colours: a third of the size, for the copy that stays in the notebook."""
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(png)).convert("RGB").quantize(128).save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
+
+
+def _number(value: float) -> str:
+    """Two digits after the point, and never −0.00."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
+def _safe(text: str) -> str:
+    """Text for HTML: markup in it is shown, not obeyed; so are signs that cannot be seen."""
+    return html.escape(readable(text), quote=True)

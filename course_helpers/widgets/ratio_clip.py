@@ -1,0 +1,185 @@
+"""The clipped surrogate of PPO by hand: what one token gains, and whether its gradient still pushes."""
+
+from __future__ import annotations
+
+import ipywidgets as widgets
+
+from course_helpers.widgets.controls import button, float_slider
+from course_helpers.widgets.markup import escape, number
+from course_helpers.widgets.panel import Panel, box, html_part
+
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 260, 40, 14, 24, 36
+LARGEST = 2.0  # right end of the axis of ρ
+STATIC_RATIOS = (0.5, 0.7, 0.8, 1.0, 1.2, 1.3, 1.5)
+LOOK = """
+.ch-panel .ch-clip { display: block; max-width: 100%; height: auto; }
+.ch-panel .ch-clip text { fill: var(--ch-ink); font-size: 12px; text-anchor: middle; }
+.ch-panel .ch-clip text.ch-left { text-anchor: end; }
+.ch-panel .ch-clip text.ch-right { text-anchor: start; }
+.ch-panel .ch-clip path { fill: none; stroke: var(--ch-soft); stroke-width: 1; }
+.ch-panel .ch-clip path.ch-plain { stroke: #808080; stroke-width: 1.5; stroke-dasharray: 5 4; }
+.ch-panel .ch-clip path.ch-held { stroke: var(--ch-bar); stroke-width: 3.5; }
+.ch-panel .ch-clip rect { fill: var(--ch-tint); stroke: none; }
+.ch-panel .ch-clip circle { fill: #d9822b; stroke: var(--ch-paper); stroke-width: 1.5; }
+.ch-panel .ch-clip circle.ch-off { fill: var(--ch-paper); stroke: #d9822b; stroke-width: 3; }
+"""
+
+
+def surrogate(ratio: float, advantage: float, epsilon: float) -> tuple[float, float]:
+    """min(ρA, clip(ρ, 1−ε, 1+ε) A), which PPO maximises, and its slope in ρ: A, or 0 where the clip holds.
+
+    Args:
+        ratio: ρ.
+        advantage: A.
+        epsilon: ε.
+    """
+    plain = ratio * advantage
+    held = min(max(ratio, 1 - epsilon), 1 + epsilon) * advantage
+    return (held, 0.0) if held < plain else (plain, advantage)
+
+
+class RatioClip(Panel):
+    """One token's importance ratio ρ, clip range ε and advantage A: the surrogate, its value and its gradient.
+
+    Args:
+        ratio: ρ at the start.
+        epsilon: ε at the start.
+        advantage: A at the start.
+    """
+
+    def __init__(self, ratio: float = 1.5, epsilon: float = 0.2, advantage: float = 1.0):
+        """Build the sliders and draw."""
+        self.ratio = float_slider("importance ratio ρ", ratio, 0.0, LARGEST, 0.05)
+        self.epsilon = float_slider("clip range ε", epsilon, 0.05, 0.5, 0.05)
+        self.advantage = float_slider("advantage A", advantage, -2.0, 2.0, 0.25)
+        self.defaults = [(slider, slider.value) for slider in self.sliders]
+        self.reset_button = button("Reset", icon="undo")
+        self.summary, self.picture = html_part("ch-summary"), html_part("ch-curve")
+        self.summary.add_class("ch-live")
+        controls = widgets.VBox([*self.sliders, self.reset_button])
+        controls.add_class("ch-controls")
+        columns = box("ch-columns", [controls, box("ch-picture", [self.summary, self.picture])])
+        super().__init__("Ratio and clip", [html_part("ch-sheet", f"<style>{LOOK}</style>"), columns])
+        for slider in self.sliders:
+            slider.observe(lambda change: self.guard(self.refresh), "value")
+        self.reset_button.on_click(lambda clicked: self.guard(self.reset))
+        self.refresh()
+
+    @property
+    def sliders(self) -> list:
+        """All sliders, from top to bottom."""
+        return [self.ratio, self.epsilon, self.advantage]
+
+    @property
+    def values(self) -> tuple[float, float, float]:
+        """ρ, A, ε."""
+        return self.ratio.value, self.advantage.value, self.epsilon.value
+
+    def reset(self) -> None:
+        """Back to the start."""
+        for slider, value in self.defaults:
+            slider.value = value
+
+    def refresh(self) -> None:
+        """Say and draw what the sliders stand for."""
+        self.summary.value = f"<div>{self.numbers_html()}</div><p>{escape(self.in_words())}</p>"
+        self.picture.value = self.svg()
+
+    def numbers_html(self) -> str:
+        """The formula with its numbers."""
+        ratio, advantage, epsilon = self.values
+        value, slope = surrogate(*self.values)
+        clipped = min(max(ratio, 1 - epsilon), 1 + epsilon)
+        return (
+            f"min(ρA, clip(ρ) A) = min({number(ratio * advantage)}, {number(clipped * advantage)}) = "
+            f"<b>{number(value)}</b>; loss {number(-value)}; slope in ρ: <b>{number(slope)}</b>"
+        )
+
+    def in_words(self) -> str:
+        """Whether the gradient is on, and why."""
+        ratio, advantage, epsilon = self.values
+        if advantage == 0:
+            return "Gradient off: an advantage of 0 asks for nothing."
+        wish = "likelier" if advantage > 0 else "less likely"
+        if surrogate(*self.values)[1] == 0:
+            return f"Gradient off: the token is to become {wish}, but ρ is already past {self._edge()}. The clip holds."
+        if abs(ratio - 1) > epsilon:
+            return f"Gradient on: the token is to become {wish}, and ρ went the other way. There no clip holds."
+        return f"Gradient on: the token becomes {wish}, and ρ is still within 1 ± ε."
+
+    def _edge(self) -> str:
+        _, advantage, epsilon = self.values
+        return f"1 + ε = {number(1 + epsilon)}" if advantage > 0 else f"1 − ε = {number(1 - epsilon)}"
+
+    # --- the curve ----------------------------------------------------------------------------------------------------
+
+    def svg(self) -> str:
+        """The surrogate over ρ, with and without its clip, and where the sliders stand."""
+        ratio, advantage, epsilon = self.values
+        edges = (1 - epsilon, 1 + epsilon)
+        corners = (0.0, *edges, LARGEST)
+        plain = self._path([(x, x * advantage) for x in (0.0, LARGEST)], "ch-plain")
+        held = self._path([(x, surrogate(x, advantage, epsilon)[0]) for x in corners], "ch-held")
+        value, slope = surrogate(*self.values)
+        x, y = self._place(ratio, value)
+        band = f'<rect x="{self._x(edges[0]):.1f}" y="{TOP}" width="{self._x(edges[1]) - self._x(edges[0]):.1f}" '
+        band += f'height="{HEIGHT - TOP - BOTTOM}"/>'
+        dot = f'<circle class="{"ch-on" if slope else "ch-off"}" cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
+        return (
+            f'<svg class="ch-clip" role="img" aria-label="{escape(self.in_words())}" width="{WIDTH}" height="{HEIGHT}" '
+            f'viewBox="0 0 {WIDTH} {HEIGHT}">{band}{self._axes(edges)}{plain}{held}{dot}</svg>'
+            '<p class="ch-hint">Blue: the clipped surrogate. Dashed: ρA without the clip. Grey: 1 ± ε. '
+            "The dot is hollow where the gradient is off.</p>"
+        )
+
+    def _axes(self, edges: tuple[float, float]) -> str:
+        zero, bottom = self._y(0.0), HEIGHT - BOTTOM
+        words = [self._word("", self._x(at), bottom + 15, number(at, 0)) for at in (0.0, 1.0, LARGEST)]
+        words += [self._word("ch-left", self._x(edges[0]) - 4, TOP - 4, f"1 − ε = {number(edges[0])}")]
+        words += [self._word("ch-right", self._x(edges[1]) + 4, TOP - 4, f"1 + ε = {number(edges[1])}")]
+        words += [self._word("ch-left", LEFT - 5, self._y(at) + 4, number(at, 1)) for at in self._range()]
+        words += [self._word("", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, "importance ratio ρ")]
+        return f'<path d="M{LEFT},{zero:.1f} H{WIDTH - RIGHT} M{LEFT},{TOP} V{bottom}"/>{"".join(words)}'
+
+    @staticmethod
+    def _word(side: str, x: float, y: float, text: str) -> str:
+        return f'<text class="{side}" x="{x:.1f}" y="{y:.1f}">{text}</text>'
+
+    def _range(self) -> tuple[float, float]:
+        """Lowest and highest value on the axis: it follows A, so that the curve always fills the picture."""
+        end = LARGEST * (self.advantage.value or 1.0)
+        return min(0.0, end), max(0.0, end)
+
+    def _x(self, ratio: float) -> float:
+        return LEFT + ratio / LARGEST * (WIDTH - LEFT - RIGHT)
+
+    def _y(self, value: float) -> float:
+        low, high = self._range()
+        return TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    def _place(self, ratio: float, value: float) -> tuple[float, float]:
+        return self._x(ratio), self._y(value)
+
+    def _path(self, points: list[tuple[float, float]], name: str) -> str:
+        places = " L".join("{:.1f},{:.1f}".format(*self._place(*point)) for point in points)
+        return f'<path class="{name}" d="M{places}"/>'
+
+    def static_html(self) -> str:
+        """The same as a table: both signs of the advantage, some ratios."""
+        epsilon, size = self.epsilon.value, abs(self.advantage.value) or 1.0
+        head = "".join(
+            f"<th>{name}</th>" for name in ("ρ", f"A = {number(size)}", "slope", f"A = {number(-size)}", "slope")
+        )
+        body = "".join(self._static_row(ratio, size, epsilon) for ratio in STATIC_RATIOS)
+        return (
+            f"<p>ε = {number(epsilon)}: value of min(ρA, clip(ρ) A), and its slope in ρ</p>"
+            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        )
+
+    @staticmethod
+    def _static_row(ratio: float, size: float, epsilon: float) -> str:
+        cells = ""
+        for advantage in (size, -size):
+            value, slope = surrogate(ratio, advantage, epsilon)
+            cells += f"<td>{number(value)}</td><td>{number(slope) if slope else '0 (clip holds)'}</td>"
+        return f"<tr><td>{number(ratio)}</td>{cells}</tr>"
