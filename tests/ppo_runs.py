@@ -206,6 +206,10 @@ def killable_run(path, tell=lambda word: None, steps=KILLED_STEPS):
     train(run, steps, save)
 
 
+def unfinished_in(folder):
+    return [name for name in os.listdir(folder) if name.endswith(".unfinished")]
+
+
 def kill_at_random(folder):
     """Fork runs and kill them, half of them while they save, until `KILLS` have died; then let one finish."""
     rng = random.Random(0)
@@ -226,16 +230,20 @@ def kill_at_random(folder):
         if killed < KILLS:
             while os.read(reading, 1) not in (b"s" if killed % 2 else b"d", b""):
                 pass
-            time.sleep(rng.uniform(0, 0.1 * step if killed % 2 else step))
+            if killed % 2:  # as soon as the file that is being written is there
+                late = time.perf_counter() + step
+                while not unfinished_in(folder) and time.perf_counter() < late:
+                    pass
+            else:
+                time.sleep(rng.uniform(0, step))
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         os.close(reading)
         if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             killed += 1
-            for name in os.listdir(folder):  # each is a kill in the middle of writing
-                if name.endswith(".unfinished"):
-                    os.unlink(Path(folder) / name)
-                    left += 1
+            for name in unfinished_in(folder):  # a kill in the middle of writing
+                os.unlink(Path(folder) / name)
+                left += 1
         elif status:
             raise RuntimeError(f"a run ended with status {status} after {killed} kills")
         else:
