@@ -9,6 +9,8 @@ Every side is a process of its own, TRL's in the environment that `tools/make_pp
 iteration by iteration, so that only one computes at a time and all see the machine in the same state; a ratio is taken
 within each round. TRL generates as its documentation does it, `trainer.generate(queries)` with its own batch_size of 4;
 another line has the batch_size at which it is fastest, the whole batch. The reward is a constant, so no judge is timed.
+Processes start with the system's own settings of memory; another line gives TRL those which `course_helpers.ppo` sets
+for itself (see its module `memory`).
 
 --lab measures the old notebook's habits instead: TRL generates for one query at a time, and mini-batches are of 16.
 --sweep measures float32 over batch sizes and response lengths.
@@ -33,8 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 POLICY = ROOT / "course_helpers" / "assets" / "policy"
 QUERY_TOKENS = (2, 8)
 ALLOWED = 5e-4  # difference of float32 numbers, relative to max(1, |x|)
-# As in the Makefile, for both: glibc hands large buffers back to the system at every step otherwise.
-MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
+# What `course_helpers.ppo.memory` does from inside: keep large freed buffers, not hand them back at every step.
+MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,13 @@ class Side:
         library: "course" or "trl".
         bf16: `PPOConfig(bf16=True)` here, accelerate's mixed precision there.
         generate: "default", "whole" (batch_size= the whole batch) or "single" (one query at a time).
+        keeps_memory: start the process with the settings that make glibc keep what is freed.
     """
 
     library: str
     bf16: bool = False
     generate: str = "default"
+    keeps_memory: bool = False
 
 
 HEADLINE = {"course float32": Side("course"), "TRL float32": Side("trl")}
@@ -69,6 +73,7 @@ SIDES = {
     "course bf16": Side("course", bf16=True),
     "TRL bf16": Side("trl", bf16=True),
     "TRL float32, batch_size=whole": Side("trl", generate="whole"),
+    "TRL float32, memory kept": Side("trl", keeps_memory=True),
 }
 OLD_LAB = {"course float32": Side("course"), "TRL float32": Side("trl", generate="single")}
 
@@ -188,7 +193,8 @@ class Worker:
 
     def __init__(self, side: Side, work: Work, python: Path | str):
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - open as long as the process
-        environment = {**os.environ, **MEMORY, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+        environment = {name: value for name, value in os.environ.items() if name not in MEMORY}
+        environment |= {**(MEMORY if side.keeps_memory else {}), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
         environment |= {"OMP_NUM_THREADS": str(work.threads), "TOKENIZERS_PARALLELISM": "false"}
         self.process = subprocess.Popen(
             [python, __file__, "--serve"],

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from course_helpers.ppo import LengthSampler
+from course_helpers.ppo.rollout import Draw, draws_from_policy
 from course_helpers.rollouts import without_dropout
 from tests import ppo_runs as runs
 
@@ -90,6 +91,25 @@ def ended():
     run = runs.trainer(model, tokens=runs.tokenizer(pad=f"w{eos}", eos=f"w{eos}"))
     queries = [query for query in queries if query[0] != eos and query[-1] != eos]
     return run, queries, eos
+
+
+@pytest.mark.parametrize(
+    ("dart", "token"), [(0.0, 0), (0.09, 0), (0.11, 2), (0.69, 2), (0.71, 3), (1 - 2**-24, 3)], ids=str
+)
+def test_a_draw_is_the_token_at_which_the_sum_passes_the_dart(dart, token, monkeypatch):
+    """P = 0.1, 0, 0.6, 0.3, 0: an impossible token is never drawn, at the very end either."""
+    monkeypatch.setattr(torch, "rand_like", lambda x: torch.full_like(x, dart))
+    logits = torch.tensor([[0.1, 0.0, 0.6, 0.3, 0.0]]).log() + 5.0
+    left = Draw()(torch.zeros(1, 3, dtype=torch.long), logits)
+    assert left.argmax().item() == token
+    assert left.exp().sum() == 1
+
+
+def test_only_what_is_drawn_from_the_policy_is_drawn_here():
+    model = runs.gpt2()
+    assert draws_from_policy(model, runs.PURE)
+    for other in ({"do_sample": False}, {"temperature": 0.7}, {"top_k": 5}, {"num_return_sequences": 2}):
+        assert not draws_from_policy(model, runs.PURE | other)
 
 
 def test_a_response_ends_with_its_first_eos(ended):

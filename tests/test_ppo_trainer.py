@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from transformers import OPTConfig, OPTForCausalLM
 
 from course_helpers.ppo.stats import STATS
+from course_helpers.ppo.trainer import WORTH_A_PASS
 from tests import ppo_runs as runs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -32,6 +33,12 @@ def repeatable():
     """The same draws, whichever tests ran before."""
     np.random.seed(0)  # noqa: NPY002
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def cut_into_parts(monkeypatch):
+    """Rows of like width go through the model apart, as they do in batches of real size."""
+    monkeypatch.setitem(WORTH_A_PASS, "cpu", 4)
 
 
 # ------------------------------------------------------------------------------------------- the classic step, plainly
@@ -530,7 +537,8 @@ def test_accumulation_does_not_depend_on_the_dataloader():
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["GPT-2", "Llama", "LoRA", "GPT-2 sharing"])
-def test_checkpointing_recomputes_activations_and_changes_no_number(name):
+def test_checkpointing_recomputes_activations_and_changes_no_number(name, monkeypatch):
+    monkeypatch.setitem(WORTH_A_PASS, "cpu", 10**6)  # one pass a mini-batch: they are counted here
     results, calls = [], []
     for checkpointing in (False, True):
         model, reference, options = MODELS[name]()
@@ -749,7 +757,8 @@ def forwards_of_policy(run):
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("name", ["GPT-2", "Llama", "LoRA", "GPT-2 sharing"])
-def test_reused_rollouts_give_the_same_numbers(name):
+def test_reused_rollouts_give_the_same_numbers(name, monkeypatch):
+    monkeypatch.setitem(WORTH_A_PASS, "cpu", 10**6)  # one pass a mini-batch: they are counted here
     results, passes = [], []
     for reuse in (False, True):
         model, reference, options = MODELS[name]()

@@ -44,7 +44,7 @@ def refuse_later_names(owner: str, given: Iterable[str], known: dict[str, str]) 
 class PPOConfig:
     """Settings of `PPOTrainer`.
 
-    Names, meanings and defaults are those of TRL 0.11.4, but for the last three fields.
+    Names, meanings and defaults are those of TRL 0.11.4, but for the last four fields.
 
     Attributes:
         exp_name: name of the run; the script's by default.
@@ -99,6 +99,7 @@ class PPOConfig:
         bf16: run the models under bfloat16 autocast; weights, losses and log-probabilities stay float32.
         reuse_rollouts: take log-probabilities and values of rollouts from the pass that generated them, when nothing
             changed since; off, they are computed again.
+        keep_freed_memory: on a CPU, let the process keep large freed blocks for the next step (`memory`).
         generation_check: what to do about generation settings that make the KL wrong: ``"error"`` or ``"warn"``.
 
     Raises:
@@ -157,6 +158,7 @@ class PPOConfig:
     dataset_num_proc: int | None = None
     bf16: bool = False
     reuse_rollouts: bool = True
+    keep_freed_memory: bool = True
     generation_check: Literal["error", "warn"] = "error"
 
     def __new__(cls, *args: Any, **given: Any) -> PPOConfig:

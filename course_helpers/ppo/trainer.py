@@ -29,19 +29,26 @@ from course_helpers.ppo import frozen, inputs, losses, state, stats
 from course_helpers.ppo.batches import ShuffledBatches
 from course_helpers.ppo.config import PPOConfig, refuse_later_names
 from course_helpers.ppo.controllers import AdaptiveKLController, FixedKLController, RunningMoments
+from course_helpers.ppo.memory import keep_freed_memory
 from course_helpers.ppo.rollout import (
     Batch,
     RolloutMemory,
     check_generation,
     forward_inputs,
     generate_responses,
+    like_widths,
     one_pass_a_token,
+    put_together,
     response_outputs,
     until_end,
     without_adapter,
 )
 from course_helpers.ppo.value_head import AutoModelForCausalLMWithValueHead, accepts, create_reference_model
 from course_helpers.rollouts import evaluation_mode, without_dropout
+
+# Positions of padding that make another pass through a model worth its overhead.
+WORTH_A_PASS = {"cpu": 64}
+WORTH_A_PASS_ELSEWHERE = 16_384
 
 LATER_TRAINER_NAMES = {
     "args": "config=",
@@ -118,6 +125,8 @@ class PPOTrainer:
         self.batches, self.dataloader = self._dataloader(dataset, data_collator)
         self._agree_on_weights()
         self.ref_model = self._reference(ref_model, num_shared_layers)
+        if self.accelerator.device.type == "cpu":
+            self._suit_cpu()
         set_seed(config.seed)
         if config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
@@ -152,6 +161,15 @@ class PPOTrainer:
             facts = {"trl_ppo_trainer_config": config.to_dict()} if config.log_with == "wandb" else config.to_dict()
             accelerator.init_trackers(config.tracker_project_name, config=facts, init_kwargs=config.tracker_kwargs)
         return accelerator
+
+    def _suit_cpu(self) -> None:
+        """Without what only costs time on a CPU: pages cleared at every step, and in bf16 the fused attention."""
+        if self.config.keep_freed_memory:
+            keep_freed_memory()
+        models = [m for m in (self.model, self.ref_model) if m is not None and self.config.bf16]
+        for model in (getattr(m, "pretrained_model", m) for m in models):
+            if getattr(model.config, "_attn_implementation", None) == "sdpa":
+                model.set_attn_implementation("eager")
 
     def _reference(self, ref_model: torch.nn.Module | None, num_shared_layers: int | None) -> torch.nn.Module | None:
         if ref_model is None and self.is_peft_model:
@@ -398,12 +416,11 @@ class PPOTrainer:
             for rows in torch.arange(mine.start, mine.stop, device=batch.input_ids.device).split(
                 config.mini_batch_size
             ):
-                part = batch.take(rows)
-                width = part.response_mask.shape[1]
                 states.append(self._frozen_states(batch, rows))
-                lower = self._columns(states[-1], batch, rows)
-                for name, x in zip(names, self._look_at_part(part, lower), strict=True):
-                    found[name][rows, :width] = x.to(found[name].dtype)
+                for part, lower, places in self._parts(batch, rows, states[-1]):
+                    width = part.response_mask.shape[1]
+                    for name, x in zip(names, self._look_at_part(part, lower), strict=True):
+                        found[name][rows[places], :width] = x.to(found[name].dtype)
         found = {name: self._of_all(x[mine.start : mine.stop]) for name, x in found.items()}
         for name, x in found.items():
             inputs.check_finite(name, x, batch.response_mask)
@@ -481,20 +498,14 @@ class PPOTrainer:
         old_log_probs, old_values, advantages, returns = (
             getattr(old, name)[mine, :width] for name in ("log_probs", "values", "advantages", "returns")
         )
-        lower = self._columns(None if states is None else states[mine], batch, mine)
-        lower = frozen.handed_in(self.model, self._frozen, lower)
-        with self._autocast(), lower:
-            logits, values = response_outputs(self.model, part)
-        log_probs = losses.log_probs_of(logits, part.responses)
+        log_probs, values, entropy = self._predict(batch, mine, None if states is None else states[mine])
         policy = losses.policy_losses(log_probs, old_log_probs, advantages, config.cliprange)
         value = losses.value_losses(values, old_values, returns, config.cliprange_value)
         tokens_of_all = batch.response_mask[rows].sum()
         loss = ((policy.tokens + config.vf_coef * value.tokens) * mask).sum() / tokens_of_all
 
         with torch.no_grad():
-            per_token = stats.token_statistics(
-                log_probs, old_log_probs, values, returns, losses.entropy(logits), policy, value
-            )
+            per_token = stats.token_statistics(log_probs, old_log_probs, values, returns, entropy, policy, value)
             sums = torch.stack([(x * mask).sum() for x in per_token.values()])
             means = dict(zip(per_token, (self._sum_of_all(sums) / tokens_of_all).tolist(), strict=True))
         if not np.isfinite(means["loss/policy"] + config.vf_coef * means["loss/value"]) and np.isfinite(means["ratio"]):
@@ -512,11 +523,27 @@ class PPOTrainer:
         )
         return stats.MiniBatchRecord(means, log_ratio.exp(), advantages, skipped)
 
-    @staticmethod
-    def _columns(states: Tensor | None, batch: Batch, rows: Tensor) -> Tensor | None:
-        """Of these rows' states the columns that `batch.take(rows)` keeps."""
-        first, end = batch.span(rows)
-        return None if states is None else states[:, first : end - 1]
+    def _predict(self, batch: Batch, rows: Tensor, states: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """ln π_θ of the responses' tokens, values and entropy, each (rows, R)."""
+        found, order = [], []
+        for part, lower, places in self._parts(batch, rows, states):
+            with self._autocast(), frozen.handed_in(self.model, self._frozen, lower):
+                logits, values = response_outputs(self.model, part)
+            found.append((losses.log_probs_of(logits, part.responses), values, losses.entropy(logits)))
+            order.append(places)
+        width = int(batch.response_lengths[rows].max())
+        log_probs, values, entropy = (put_together(x, order, width) for x in zip(*found, strict=True))
+        return log_probs, values, entropy
+
+    def _parts(
+        self, batch: Batch, rows: Tensor, states: Tensor | None
+    ) -> Iterator[tuple[Batch, Tensor | None, Tensor]]:
+        """Rows of like width, the frozen layers' states in their columns, and their places in `rows`."""
+        worth = WORTH_A_PASS.get(self.accelerator.device.type, WORTH_A_PASS_ELSEWHERE)
+        for places in like_widths(batch, rows, worth):
+            first, end = batch.span(rows[places])
+            kept = None if states is None else states[places, first : end - 1]  # `take` keeps these columns
+            yield batch.take(rows[places]), kept, places
 
     def _update(self) -> None:
         """Gradients of all processes together, clipped; one step of the optimizer."""

@@ -1,0 +1,81 @@
+"""Rows of like width run together: less padding, the same rows in the same order, and memory that is kept."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from course_helpers.ppo.rollout import Batch, like_widths, put_together
+
+LENGTHS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 12)), min_size=1, max_size=24)
+
+
+def batch_of(lengths):
+    queries, responses = ([torch.zeros(n, dtype=torch.long) for n in side] for side in zip(*lengths, strict=True))
+    return Batch.of(queries, responses, None, 0, torch.device("cpu"))
+
+
+def positions(batch, places):
+    """Rows times columns of one pass."""
+    return batch.take(places).input_ids.numel()
+
+
+@settings(deadline=None)
+@given(LENGTHS, st.integers(1, 40))
+def test_every_row_is_in_one_part_and_every_cut_pays(lengths, worth):
+    batch = batch_of(lengths)
+    rows = torch.arange(len(lengths)).flip(0)
+    parts = like_widths(batch, rows, worth)
+    assert sorted(torch.cat(parts).tolist()) == list(range(len(lengths)))
+    saved = positions(batch, rows) - sum(positions(batch, rows[part]) for part in parts)
+    assert saved >= worth * (len(parts) - 1)
+
+
+@settings(deadline=None)
+@given(LENGTHS)
+def test_the_first_cut_is_the_best_one(lengths):
+    batch = batch_of(lengths)
+    order = sorted(range(len(lengths)), key=lambda row: sum(lengths[row]))
+    whole = positions(batch, torch.tensor(order))
+    saved = [
+        whole - positions(batch, torch.tensor(order[:at])) - positions(batch, torch.tensor(order[at:]))
+        for at in range(1, len(order))
+    ]
+    parts = like_widths(batch, torch.arange(len(lengths)), worth=max(saved, default=0) + 1)
+    assert len(parts) == 1
+    if max(saved, default=0) > 0:
+        assert len(like_widths(batch, torch.arange(len(lengths)), worth=max(saved))) >= 2
+
+
+@settings(deadline=None)
+@given(LENGTHS, st.integers(1, 40))
+def test_parts_come_back_in_the_old_order(lengths, worth):
+    batch, rows = batch_of(lengths), torch.arange(len(lengths))
+    places = like_widths(batch, rows, worth)
+    width = batch.response_mask.shape[1]
+    whole = torch.arange(len(lengths) * width, dtype=torch.float64).view(-1, width) * batch.response_mask
+    parts = [whole[part, : int(batch.response_lengths[part].max())] for part in places]
+    assert torch.equal(put_together(parts, places, width), whole)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc gives pages back so eagerly")
+def test_freed_memory_is_used_again():
+    """Page faults of a block that is freed and taken again: thousands before, none after."""
+    script = """
+import resource, torch
+from course_helpers.ppo.memory import keep_freed_memory
+def faults():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(16_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(min(faults() for _ in range(3)), keep_freed_memory(), min(faults() for _ in range(3)))
+"""
+    plain = {"PATH": "/usr/bin:/bin"}  # not the launcher's settings
+    answer = subprocess.run([sys.executable, "-c", script], env=plain, capture_output=True, text=True, check=True)
+    before, taken, after = answer.stdout.split()
+    if taken == "False":
+        pytest.skip("no glibc here")
+    assert int(after) < 100 < int(before)
