@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import DistilBertConfig, GPT2LMHeadModel
 
-from tools.small_models import card, checkpoint, data, judge, policy
+from tools.small_models import card, checkpoint, data, judge, policy, teachers
 
 
 @pytest.fixture
@@ -65,14 +65,20 @@ def test_policys_rate_rises_stays_and_falls_to_zero_in_each_cycle():
 
 
 def test_judges_rate_rises_and_falls_to_zero_in_each_cycle():
-    recipe = judge.Recipe(cycles=((100, 1.0, 2), (50, 3.0, 4)), warmup_steps=10)
+    recipe = judge.Recipe(cycles=(judge.Cycle(100, 1.0, 2, 0.5), judge.Cycle(50, 3.0, 4, 0.5)), warmup_steps=10)
     assert recipe.steps == 150
-    assert [recipe.at(step)[0] for step in (4, 50, 100 + 4, 100 + 25)] == pytest.approx([0.5, 0.5, 1.5, 1.5])
-    assert recipe.at(99)[0] == pytest.approx(0.01)
-    assert sum(recipe.at(step)[1] for step in range(100)) == 50
-    assert sum(recipe.at(step)[1] for step in range(100, 148)) == 12
+    assert [recipe.rate(step) for step in (4, 50, 100 + 4, 100 + 25)] == pytest.approx([0.5, 0.5, 1.5, 1.5])
+    assert recipe.rate(99) == pytest.approx(0.01)
     with pytest.raises(IndexError):
-        recipe.at(150)
+        recipe.rate(150)
+
+
+def test_each_cycle_has_its_share_of_whole_reviews():
+    recipe = judge.Recipe(cycles=(judge.Cycle(20, 1.0, 2, 0.5), judge.Cycle(20, 1.0, 5, 0.5)), fragments=4)
+    reviews = [np.arange(1, 60, dtype=np.uint16)] * 4
+    batches = batches_of(reviews, np.ones(4), np.arange(4) < 2, recipe)
+    whole = [batches(step).ids.shape[1] == 60 for step in range(40)]
+    assert (sum(whole[:20]), sum(whole[20:])) == (10, 4)
 
 
 class KilledError(Exception):
@@ -114,42 +120,80 @@ def test_resumed_policy_equals_one_never_stopped(tiny, tmp_path, monkeypatch):
     assert torch.equal(weights(whole), weights(resumed))
 
 
-def test_fragments_targets_are_half_their_teachers_from_a_step_on(monkeypatch):
-    class Sure:
-        def __init__(self, openings, targets):
-            assert openings == ["12 12", "34 34"]
-
-        def __call__(self, rows, texts):
-            assert all(set(text.split()) == {("12", "34")[row]} for row, text in zip(rows, texts, strict=True))
-            return np.ones(len(rows))
+def batches_of(reviews, targets, labelled, recipe, taught=0.5):
+    """Batches whose fragment teacher always says `taught`, and whose tokens add their own ids to two margins."""
+    contributions = [np.stack([ids, -ids.astype(float)], axis=1).astype(np.float16) for ids in reviews]
+    teacher = lambda rows, texts: np.full(len(rows), taught)  # noqa: E731
 
     class Numbers:
         def decode_batch(self, rows):
             return [" ".join(map(str, row)) for row in rows]
 
-    monkeypatch.setattr(judge, "FragmentTeacher", Sure)
-    recipe = judge.Recipe(cycles=((9, 1e-3, 9),), fragment_teacher_from=3, fragments=8)
-    reviews = [np.full(2, 12, dtype=np.uint16), np.full(2, 34, dtype=np.uint16)]
-    batches = judge.Batches(reviews, np.array([0.0, 0.5]), np.array([True, False]), recipe, Numbers())
-    for step, expected in ((2, {0.0, 0.5}), (3, {0.5, 0.75})):
-        assert set(batches(step)[2].tolist()) == expected
+    return judge.Batches(reviews, targets, labelled, contributions, recipe, Numbers(), teacher)
+
+
+def test_a_fragments_target_is_partly_its_teachers_and_its_tokens_keep_their_contributions():
+    recipe = judge.Recipe(cycles=(judge.Cycle(9, 1e-3, 9, 0.75),), fragments=8)
+    reviews = [np.arange(10, 60, dtype=np.uint16), np.arange(100, 130, dtype=np.uint16)]
+    batches = batches_of(reviews, np.array([0.0, 0.5]), np.array([True, False]), recipe, taught=1.0)
+    whole, fragments = batches(8), batches(0)
+    assert set(whole.target.tolist()) <= {0.0, 0.5}
+    assert set(fragments.target.tolist()) == {0.75, 0.875}
+    for batch in (whole, fragments):
+        read = batch.mask.bool()
+        read[:, 0] = False  # the token that was put first
+        assert torch.equal(batch.contributions[read][:, 0], batch.ids[read].float())
+        assert torch.equal(batch.contributions[read][:, 1], -batch.ids[read].float())
+        assert batch.contributions[~read].isnan().all()
 
 
 def test_resumed_judge_equals_one_never_stopped(tiny, tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     reviews = [rng.integers(1, 64, rng.integers(20, 90)).astype(np.uint16) for _ in range(300)]
-    targets = rng.random(300)
-    recipe = judge.Recipe(cycles=((9, 1e-3, 2), (5, 2e-3, 3)), tokens_of_whole=512, fragments=8)
-    batches = judge.Batches(reviews, targets, np.arange(300) < 100, recipe)
+    cycles = judge.Cycle(9, 1e-3, 2, 0.5), judge.Cycle(5, 2e-3, 3, 0.8)
+    recipe = judge.Recipe(cycles, tokens_of_whole=512, fragments=8)
+    batches = batches_of(reviews, rng.random(300), np.arange(300) < 100, recipe)
+    embeddings = torch.randn(64, 16)
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
-    whole = judge.train(tmp_path / "whole", batches, recipe, {}, save_every=0)
+    whole = judge.train(tmp_path / "whole", batches, recipe, embeddings, {}, save_every=0)
     with monkeypatch.context() as patch:
         stop_after(patch, 9)
         with pytest.raises(KilledError):
-            judge.train(tmp_path / "stopped", batches, recipe, {}, save_every=0)
-    resumed = judge.train(tmp_path / "stopped", batches, recipe, {}, save_every=0)
+            judge.train(tmp_path / "stopped", batches, recipe, embeddings, {}, save_every=0)
+    resumed = judge.train(tmp_path / "stopped", batches, recipe, embeddings, {}, save_every=0)
     assert torch.equal(weights(whole), weights(resumed))
+
+
+def test_contributions_of_all_tokens_add_up_to_the_teachers_margin():
+    """A linear teacher's margin is the sum of its n-grams': here counted by hand, and across pieces of words."""
+    table = {"not": 1.0, "good": 2.0, "not good": -4.0, "it is not": 0.5, "!": 0.25}
+    text = "It is NOT good!"
+    ends = np.array([2, 5, 9, 12, 14, 15])  # It| is| NOT| go|od|!
+    said = teachers.contributions(text, ends, [(3, table), (1, table)])
+    nan = np.nan
+    assert said[:, 0] == pytest.approx([0, 0, 1.5, nan, -2, 0.25], nan_ok=True)
+    assert said[:, 1] == pytest.approx([0, 0, 1.0, nan, 2, 0.25], nan_ok=True)
+    assert teachers.contributions(text, ends[:3], [(3, table)])[:, 0] == pytest.approx([0, 0, 1.5])
+
+
+def test_teachers_weights_give_back_their_margins():
+    rng = np.random.default_rng(0)
+    good, bad = "fine lovely superb", "dull awful boring"
+    labels = rng.integers(0, 2, 400)
+    texts = [" ".join(rng.permutation([*(good if label else bad).split(), "the", "film", "was"])) for label in labels]
+    model = teachers.ReviewTeacher(texts, labels)
+    assert ((model(texts) > 0.5) == labels).all()
+    table = model.weights()
+    for text, probability in zip(texts[:20], model(texts[:20]), strict=True):
+        words = text.split()
+        grams = {" ".join(words[i : i + n]) for n in (1, 2, 3) for i in range(len(words) - n + 1)} & table.keys()
+        length = np.sqrt(sum(model.log_odds[model.words.vocabulary_[gram]] ** 2 for gram in grams))
+        margin = sum(table[gram] for gram in grams) / length + model.model.intercept_[0]
+        assert 1 / (1 + np.exp(-margin)) == pytest.approx(probability, abs=1e-5)
+    openings = teachers.FragmentTeacher(texts, labels.astype(float))
+    assert ((openings(np.arange(400), texts) > 0.5) == labels).all()
+    assert all(table["lovely"] > 0 > table["awful"] for table in openings.weights())
 
 
 def test_a_kill_while_saving_leaves_the_last_checkpoint(tmp_path, monkeypatch):
@@ -226,7 +270,7 @@ def test_judge_starts_as_a_bag_of_tokens(tiny):
     in_order, shuffled = judge.margins(model, [piece, np.random.default_rng(0).permutation(piece)])
     assert in_order == pytest.approx(shuffled, abs=1e-5)
     embedded = model.distilbert.embeddings(torch.arange(30)[None])
-    attended = model.distilbert.transformer.layer[0].attention(embedded)[0]
+    attended = model.distilbert.transformer.layer[-1].attention(embedded)[0]
     assert torch.allclose(attended, embedded.mean(1, keepdim=True).expand_as(attended), atol=1e-5)
 
 
@@ -237,7 +281,7 @@ def test_margins_come_back_in_order_and_do_not_depend_on_padding(tiny):
     model = DistilBertForSequenceClassification(judge.config()).eval()
     rng = np.random.default_rng(0)
     pieces = [rng.integers(1, 64, n).astype(np.uint16) for n in rng.integers(1, 40, 30)]
-    together = judge.margins(model, pieces, batch=8)
+    together = judge.margins(model, pieces, tokens=200)
     alone = [judge.margins(model, [piece])[0] for piece in pieces]
     assert together == pytest.approx(np.array(alone), abs=1e-5)
 

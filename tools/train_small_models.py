@@ -20,7 +20,7 @@ if __name__ == "__main__" and any(os.environ.get(name) != value for name, value 
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MEMORY})
 
 import numpy as np  # noqa: E402
-from small_models import card, checkpoint, data, judge, pack, policy  # noqa: E402
+from small_models import card, checkpoint, data, judge, pack, policy, teachers  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 ASSETS = Path(__file__).parent.parent / "course_helpers" / "assets"
@@ -50,29 +50,29 @@ def prepare(reviews: data.Reviews, work: Path) -> None:
 
 
 def train_judge(reviews: data.Reviews, tokenizer: Tokenizer, work: Path, device: str, recipe: judge.Recipe) -> None:
-    """Teacher, judge, temperature; leaves `work/judge`."""
+    """Teachers, judge, temperature; leaves `work/judge`."""
+    from transformers import GPT2LMHeadModel
+
     if (work / "judge").exists():
         return
     labelled, unlabelled = reviews.rows("train", labelled=True), reviews.rows("train", labelled=False)
     unseen = reviews.rows("calibration", labelled=True)
-    answers = work / "teacher.npy"
-    if not answers.exists():
-        probabilities, of_unseen = judge.teacher_probabilities(
-            [reviews.texts[row] for row in labelled],
-            reviews.labels[labelled].tolist(),
-            [reviews.texts[row] for row in unlabelled],
-            [reviews.texts[row] for row in unseen],
-        )
-        print(f"teacher: accuracy {((of_unseen > 0.5) == reviews.labels[unseen]).mean():.3f} on calibration reviews")
-        save_array(answers, probabilities)
     rows = np.concatenate([labelled, unlabelled])
-    targets = np.concatenate([reviews.labels[labelled].astype(float), np.load(answers)])
-    encoded = data.encode(tokenizer, [reviews.texts[row] for row in rows])
-    batches = judge.Batches(encoded, targets, np.arange(len(rows)) < len(labelled), recipe, tokenizer)
+    texts = [reviews.texts[row] for row in rows]
+    encoded = data.encode(tokenizer, texts)
+    of_reviews = teachers.ReviewTeacher(texts[: len(labelled)], reviews.labels[labelled])
+    correct = (of_reviews([reviews.texts[row] for row in unseen]) > 0.5) == reviews.labels[unseen]
+    print(f"teacher: accuracy {correct.mean():.3f} on calibration reviews")
+    targets = np.concatenate([reviews.labels[labelled], of_reviews(texts[len(labelled) :])])
+    of_fragments = teachers.FragmentTeacher(tokenizer.decode_batch([ids[:24].tolist() for ids in encoded]), targets)
+    said = teachers.contributions_of_all(tokenizer, texts, of_reviews, of_fragments, judge.CONTEXT - 1)
+    known = np.arange(len(rows)) < len(labelled)
+    batches = judge.Batches(encoded, targets, known, said, recipe, tokenizer, of_fragments)
     pieces = data.encode(tokenizer, [reviews.texts[row] for row in unseen])
     labels = reviews.labels[unseen]
-    validation = {"whole": (pieces[::2], labels[::2]), "opening_24": ([p[:24] for p in pieces], labels)}
-    model = judge.train(work, batches, recipe, validation, device)
+    validation = {"whole": (pieces[::4], labels[::4]), "opening_24": ([p[:24] for p in pieces], labels)}
+    embeddings = GPT2LMHeadModel.from_pretrained(work / "policy").transformer.wte.weight.detach()
+    model = judge.train(work, batches, recipe, embeddings, validation, device)
     temperature = judge.calibrate(model, *judge.mixed_margins(model, pieces, labels))
     print(f"judge: temperature {temperature:.2f}")
     checkpoint.save_finished(model, work / "judge")

@@ -25,7 +25,6 @@ def measure(reviews: data.Reviews, tokenizer: Tokenizer, assets: Path) -> dict:
     """Score what is in the package, on reviews no training step has seen."""
     rows = reviews.rows("held_out", labelled=True)
     pieces = data.encode(tokenizer, [reviews.texts[row] for row in rows])
-    labels = reviews.labels[rows]
     byte_counts = [len(reviews.texts[row].encode()) for row in rows]
     writer = AutoModelForCausalLM.from_pretrained(assets / "policy").eval()
     chosen = np.random.default_rng(0).permutation(len(rows))[:REVIEWS_FOR_BITS]
@@ -39,16 +38,33 @@ def measure(reviews: data.Reviews, tokenizer: Tokenizer, assets: Path) -> dict:
         "samples": samples(writer, tokenizer),
     }
     critic = AutoModelForSequenceClassification.from_pretrained(assets / "judge").eval()
-    tests = {"whole reviews": pieces, "first 24 tokens": [piece[:24] for piece in pieces]}
-    tests["first 5 to 24 tokens"] = judge.openings(pieces, seed=1)
-    scores["judge"] = {}
-    for name, texts in tests.items():
-        margin = judge.margins(critic, texts)
-        probability = 1 / (1 + np.exp(-margin))
-        scores["judge"][name] = {
-            "n": len(texts),
-            "accuracy": judge.accuracy(margin, labels),
-            "ece": judge.expected_calibration_error(probability, labels),
+    calibration = reviews.rows("calibration", labelled=True)
+    others = data.encode(tokenizer, [reviews.texts[row] for row in calibration])
+    labels = reviews.labels[rows], reviews.labels[calibration]
+    scores["judge"] = score_judge(critic, (pieces, others), labels)
+    return scores
+
+
+def score_judge(critic: torch.nn.Module, parts: tuple[list, list], labels: tuple[np.ndarray, np.ndarray]) -> dict:
+    """Accuracy on held-out reviews, and on those together with the calibration reviews; calibration error on the first.
+
+    One temperature was fitted on the calibration reviews. It cannot change a verdict, so their accuracy counts, too.
+    """
+    cuts = {
+        "whole reviews": lambda pieces: pieces,
+        "first 24 tokens": lambda pieces: [piece[:24] for piece in pieces],
+        "first 5 to 24 tokens": lambda pieces: judge.openings(pieces, seed=1),
+    }
+    scores = {}
+    for name, cut in cuts.items():
+        margin, other = (judge.margins(critic, cut(pieces)) for pieces in parts)
+        together = np.concatenate([margin, other]), np.concatenate(labels)
+        scores[name] = {
+            "n": len(margin),
+            "accuracy": judge.accuracy(margin, labels[0]),
+            "n_all": len(together[0]),
+            "accuracy_all": judge.accuracy(*together),
+            "ece": judge.expected_calibration_error(1 / (1 + np.exp(-margin)), labels[0]),
         }
     return scores
 
@@ -63,28 +79,43 @@ def samples(writer: torch.nn.Module, tokenizer: Tokenizer) -> list[str]:
     return [tokenizer.decode(row[1:].tolist(), skip_special_tokens=True) for row in written]
 
 
-def curves(work: Path, path: Path) -> None:
-    """Both training curves, one picture."""
+def curve(name: str, log: list[dict], path: Path) -> None:
+    """Progress of one model on unseen reviews, as a picture."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    rows = [json.loads(line) for line in (work / "policy_log.jsonl").read_text().splitlines()]
-    left.plot([r["tokens"] / 1e6 for r in rows], [r["unseen_64"] for r in rows], color=BLUE)
-    left.set(title="policy, unseen reviews, 64-token windows", xlabel="million tokens", ylabel="nats a token")
-    rows = [json.loads(line) for line in (work / "judge_log.jsonl").read_text().splitlines()]
-    for name, colour, style in (("whole", BLUE, "-"), ("opening_24", RED, "--")):
-        right.plot([r["step"] for r in rows], [r[name] for r in rows], style, color=colour, label=name)
-    right.set(title="judge, unseen reviews", xlabel="step", ylabel="accuracy")
-    right.legend()
+    figure = Figure(figsize=(4.5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    if name == "policy":
+        axes.plot([r["tokens"] / 1e6 for r in log], [r["unseen_64"] for r in log], color=BLUE)
+        axes.set(title="policy, unseen reviews, 64-token windows", xlabel="million tokens", ylabel="nats a token")
+    else:
+        for key, colour, style in (("whole", BLUE, "-"), ("opening_24", RED, "--")):
+            axes.plot([r["step"] for r in log], [r[key] for r in log], style, color=colour, label=key)
+        axes.set(title="judge, unseen reviews", xlabel="step", ylabel="accuracy")
+        axes.legend()
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
 
+def histories(work: Path, assets: Path) -> dict[str, dict]:
+    """Recipe and log of each model, kept in `assets/training.json`: a model trained elsewhere keeps its own."""
+    kept = assets / "training.json"
+    found = json.loads(kept.read_text()) if kept.exists() else {}
+    for name in ("policy", "judge"):
+        if (work / f"{name}_recipe.json").exists():
+            lines = (work / f"{name}_log.jsonl").read_text().splitlines()
+            recipe = json.loads((work / f"{name}_recipe.json").read_text())
+            found[name] = {"recipe": recipe, "log": [json.loads(line) for line in lines]}
+    kept.write_text(json.dumps(found, indent=1) + "\n")
+    return found
+
+
 def write(scores: dict, work: Path, assets: Path) -> None:
-    """`assets/MODEL_CARD.md` and its picture."""
-    curves(work, assets / "training_curves.png")
-    recipe = json.loads((work / "policy_recipe.json").read_text())
-    judge_recipe = json.loads((work / "judge_recipe.json").read_text())
+    """`assets/MODEL_CARD.md`, its pictures, and the numbers behind them."""
+    history = histories(work, assets)
+    for name, of_model in history.items():
+        if of_model["log"]:
+            curve(name, of_model["log"], assets / f"training_curve_{name}.png")
+    recipe, judge_recipe = history["policy"]["recipe"], history["judge"]["recipe"]
     rows = "\n".join(table_row(name, score) for name, score in scores["judge"].items())
     listed = "\n".join(f"{i}. {as_markdown(text)}" for i, text in enumerate(scores["samples"], 1))
     template = (Path(__file__).parent / "model_card.md").read_text(encoding="utf-8")
@@ -98,19 +129,24 @@ def write(scores: dict, work: Path, assets: Path) -> None:
         bits_64=scores["bits_per_byte_64"],
         reviews=scores["reviews_for_bits"],
         steps=judge_recipe["steps"],
-        taught=judge_recipe["steps"] - judge_recipe["fragment_teacher_from"],
         judge_minutes=judge_recipe["seconds"] / 60,
+        judge_device=judge_recipe["device"],
+        last_steps=judge_recipe["cycles"][-1][0],
         rows=rows,
+        held_out=scores["judge"]["whole reviews"]["n"],
+        unseen=scores["judge"]["whole reviews"]["n_all"],
         samples=listed,
     )
     (assets / "MODEL_CARD.md").write_text(text, encoding="utf-8")
 
 
 def table_row(name: str, score: dict) -> str:
-    """Accuracy with its 95 % interval, and calibration error."""
-    accuracy, n = score["accuracy"], score["n"]
-    half = 1.96 * math.sqrt(accuracy * (1 - accuracy) / n)
-    return f"| {name} | {n:,} | {accuracy:.3f} ± {half:.3f} | {score['ece']:.3f} |"
+    """Accuracies with their 95 % intervals, and calibration error."""
+    with_interval = [
+        f"{accuracy:.3f} ± {1.96 * math.sqrt(accuracy * (1 - accuracy) / n):.3f}"
+        for accuracy, n in ((score["accuracy"], score["n"]), (score["accuracy_all"], score["n_all"]))
+    ]
+    return f"| {name} | {' | '.join(with_interval)} | {score['ece']:.3f} |"
 
 
 def as_markdown(text: str) -> str:

@@ -1,17 +1,22 @@
 """The small judge: a DistilBERT-shaped classifier of sentiment, for whole reviews and for fragments of them.
 
 Most of the reviews have no label. An n-gram model, fitted on those that have one, gives each of the others a
-probability, and the judge learns from labels and probabilities together. A fragment inherits the target of its review:
-learning to predict that is learning how likely a review with such a fragment is to be positive, which is what the score
-of a fragment should mean.
+probability, and the judge learns from labels and probabilities together. A fragment inherits the target of its review,
+softened by what an n-gram model of openings says of the fragment itself: learning to predict that is learning how
+likely a review with such a fragment is to be positive, which is what the score of a fragment should mean.
+
+One number a review is little to learn from. The teachers are linear, so they also say what each token adds to the
+margin; the layers below the last learn to predict that, and the last learns to add it up.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,18 +30,26 @@ CLS = 0  # the end-of-text token stands before every text: its last hidden state
 CONTEXT = 1024  # reviews are long, and the verdict often stands at the end
 
 
+class Cycle(NamedTuple):
+    """Warm-up, and a straight line to zero."""
+
+    steps: int
+    peak: float
+    whole: int  # one step in so many is of whole reviews
+    taught: float  # share of the fragment teacher in a fragment's target; the rest is its review's
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What decides the result. A step is one batch of whole reviews or one of fragments."""
 
-    # Steps, peak rate, and one step in how many is of whole reviews.
-    cycles: tuple[tuple[int, float, int], ...] = ((5500, 1e-3, 2), (3500, 6e-4, 2))
+    cycles: tuple[Cycle, ...] = (Cycle(3600, 8e-4, 2, 0.5), Cycle(1600, 5e-4, 6, 0.8))
     tokens_of_whole: int = 8192  # in a batch
     fragments: int = 192  # in a batch
     fragment_lengths: tuple[int, int] = (4, 33)
     share_of_openings: float = 0.6  # of the fragments: those that begin where the review begins
-    fragment_teacher_from: int = 5500  # step; from there on a fragment's target is half what `FragmentTeacher` says
     share_of_labelled: float = 0.35
+    contribution_weight: float = 0.5  # of the tokens' squared error, beside the cross-entropy of the verdict
     bag_epochs: int = 2
     embedding_rate: float = 0.25  # of the rate of the rest
     warmup_steps: int = 200
@@ -45,27 +58,30 @@ class Recipe:
 
     @property
     def steps(self) -> int:
-        return sum(length for length, _, _ in self.cycles)
+        return sum(cycle.steps for cycle in self.cycles)
 
-    def at(self, step: int) -> tuple[float, bool]:
-        """Learning rate (in each cycle a warm-up and a straight line to zero), and whether reviews are whole."""
+    def at(self, step: int) -> tuple[Cycle, int]:
+        """The cycle that holds this step, and its steps before this one."""
         place = step
-        for length, peak, whole in self.cycles:
-            if place < length:
-                rate = peak * min(1.0, (place + 1) / self.warmup_steps, 1.0 - place / length)
-                return rate, step % whole == whole - 1
-            place -= length
+        for cycle in self.cycles:
+            if place < cycle.steps:
+                return cycle, place
+            place -= cycle.steps
         raise IndexError(f"step {step} is after the last of {self.steps} steps")
+
+    def rate(self, step: int) -> float:
+        cycle, place = self.at(step)
+        return cycle.peak * min(1.0, (place + 1) / self.warmup_steps, 1.0 - place / cycle.steps)
 
 
 def config() -> DistilBertConfig:
-    """2 layers x 128, the vocabulary of the policy."""
+    """3 layers x 256, the vocabulary of the policy."""
     return DistilBertConfig(
         vocab_size=8192,
-        dim=128,
-        n_layers=2,
-        n_heads=4,
-        hidden_dim=512,
+        dim=256,
+        n_layers=3,
+        n_heads=8,
+        hidden_dim=1024,
         max_position_embeddings=CONTEXT,
         dropout=0.1,
         attention_dropout=0.0,
@@ -78,71 +94,16 @@ def config() -> DistilBertConfig:
     )
 
 
-def teacher_probabilities(
-    texts: list[str], labels: list[int], unlabelled: list[str], seen: list[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """P(positive) of an n-gram logistic regression: for `unlabelled`, and for `seen` (to score the teacher itself).
-
-    Each n-gram counts by its naive Bayes log-odds (Wang and Manning, 2012, "Baselines and Bigrams"): more accurate than
-    tf-idf on these reviews, 0.905 against 0.892 on the held-out ones.
-    """
-    from scipy.sparse import diags
-    from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.preprocessing import normalize
-
-    words = CountVectorizer(ngram_range=(1, 3), min_df=3, token_pattern=r"\w+|[!?]", binary=True, dtype=np.float32)
-    present, positive = words.fit_transform(texts), np.array(labels) == 1
-    counts = [np.asarray(present[side].sum(axis=0)).ravel() + 1.0 for side in (positive, ~positive)]
-    log_odds = diags((np.log(counts[0] / counts[0].sum()) - np.log(counts[1] / counts[1].sum())).astype(np.float32))
-    model = LogisticRegression(C=10.0, solver="liblinear").fit(normalize(present @ log_odds), positive)
-    answers = (model.predict_proba(normalize(words.transform(part) @ log_odds))[:, 1] for part in (unlabelled, seen))
-    return next(answers), next(answers)
-
-
-class FragmentTeacher:
-    """P(positive) of a fragment by itself, from n-gram models of openings.
-
-    That a fragment comes from a positive review says little about the fragment. What n-grams of many openings say is
-    an average over many reviews, and so a calmer target. A review is left to the model that was fitted without it.
-
-    Args:
-        openings: the first tokens of each review, as text.
-        targets: P(positive) of each review; the surer it is, the more the review counts.
-    """
-
-    def __init__(self, openings: list[str], targets: np.ndarray):
-        from sklearn.feature_extraction.text import TfidfVectorizer
-        from sklearn.linear_model import LogisticRegression
-
-        self.words = TfidfVectorizer(
-            ngram_range=(1, 2), min_df=3, sublinear_tf=True, token_pattern=r"\w+|[!?]", dtype=np.float32
-        )
-        features = self.words.fit_transform(openings)
-        self.fold = np.arange(len(openings)) % 2
-        self.models = [
-            LogisticRegression(C=3.0, solver="liblinear", random_state=0).fit(
-                features[others], targets[others] > 0.5, sample_weight=np.abs(2.0 * targets[others] - 1.0)
-            )
-            for others in (self.fold == 1, self.fold == 0)
-        ]
-
-    def __call__(self, rows: np.ndarray, texts: list[str]) -> np.ndarray:
-        """P(positive) of fragments of these reviews, (n,)."""
-        features = self.words.transform(texts)
-        both = np.stack([model.predict_proba(features)[:, 1] for model in self.models])
-        return both[self.fold[rows], np.arange(len(rows))]
-
-
-def bag_embeddings(reviews: list[np.ndarray], targets: np.ndarray, recipe: Recipe) -> torch.Tensor:
+def bag_embeddings(reviews: list[np.ndarray], targets: np.ndarray, recipe: Recipe, start: torch.Tensor) -> torch.Tensor:
     """(8192, dim) token embeddings of a bag-of-tokens classifier: the quick half of what the judge has to learn.
 
     It takes the mean of a text's normalised embeddings and one linear layer. An epoch lasts seconds, so what every
-    token says on average is known before the slow model begins.
+    token says on average is known before the slow model begins. It starts from the policy's embeddings, in which
+    tokens of like meaning are already near each other.
     """
     torch.manual_seed(recipe.seed)
     size = (config().dim,)
-    table = torch.nn.Parameter(torch.randn(config().vocab_size, *size) * 0.2)
+    table = torch.nn.Parameter(torch.nn.functional.layer_norm(start.float(), size))
     head = torch.nn.Linear(config().dim, 1)
     optimizer = torch.optim.Adam([table, *head.parameters()], lr=5e-3)
     rng = np.random.default_rng(recipe.seed)
@@ -163,44 +124,66 @@ def bag_embeddings(reviews: list[np.ndarray], targets: np.ndarray, recipe: Recip
 def start_as_bag(model: DistilBertForSequenceClassification, embeddings: torch.Tensor) -> None:
     """Make the fresh model a bag of tokens, from which training departs where order matters.
 
-    With zero queries attention is a plain mean, with identities for values and outputs it is passed on whole. Fresh
-    weights would pass on a twentieth of it, and the classifier would see little but its own token.
+    With zero queries the last layer's attention is a plain mean, with identities for values and outputs it is passed on
+    whole. Fresh weights would pass on a twentieth of it, and the classifier would see little but its own token.
+    Positions start as sinusoids (Vaswani et al., 2017, section 3.5), in which "the token before" is the same rotation
+    wherever it is.
     """
-    model.distilbert.embeddings.word_embeddings.weight.copy_(0.2 * embeddings)
-    for layer in model.distilbert.transformer.layer:
-        layer.attention.q_lin.weight.zero_()
-        torch.nn.init.eye_(layer.attention.v_lin.weight)
-        torch.nn.init.eye_(layer.attention.out_lin.weight)
+    start = model.distilbert.embeddings
+    start.word_embeddings.weight.copy_(0.2 * embeddings)
+    places, dim = start.position_embeddings.weight.shape
+    angles = torch.arange(places)[:, None] / 10_000 ** (torch.arange(0, dim, 2) / dim)
+    start.position_embeddings.weight.copy_(0.1 * torch.stack([angles.sin(), angles.cos()], dim=-1).reshape(places, dim))
+    attention = model.distilbert.transformer.layer[-1].attention
+    attention.q_lin.weight.zero_()
+    torch.nn.init.eye_(attention.v_lin.weight)
+    torch.nn.init.eye_(attention.out_lin.weight)
+
+
+class Batch(NamedTuple):
+    """What one step learns from; B texts of at most T tokens, `CLS` included."""
+
+    ids: torch.Tensor  # (B, T)
+    mask: torch.Tensor  # (B, T)
+    target: torch.Tensor  # (B,) P(positive)
+    contributions: torch.Tensor  # (B, T, teachers), NaN where a teacher says nothing
 
 
 class Batches:
-    """Batches of whole reviews and of fragments; batch `step` depends on the seed and the step alone."""
+    """Batches of whole reviews and of fragments; batch `step` depends on the seed and the step alone.
+
+    Args:
+        contributions: for each review, (its tokens, teachers), from `teachers.contributions_of_all`.
+        fragment_teacher: called with rows and texts of fragments, gives P(positive) of each.
+    """
 
     def __init__(
         self,
         reviews: list[np.ndarray],
         targets: np.ndarray,
         labelled: np.ndarray,
+        contributions: list[np.ndarray],
         recipe: Recipe,
-        tokenizer: Tokenizer | None = None,
+        tokenizer: Tokenizer,
+        fragment_teacher: Callable[[np.ndarray, list[str]], np.ndarray],
     ):
-        self.reviews, self.targets, self.recipe, self.tokenizer = reviews, targets, recipe, tokenizer
-        self.teacher: FragmentTeacher | None = None
+        self.reviews, self.targets, self.contributions = reviews, targets, contributions
+        self.recipe, self.tokenizer, self.fragment_teacher = recipe, tokenizer, fragment_teacher
         self.groups = np.flatnonzero(labelled), np.flatnonzero(~labelled)
         self.lengths = np.array([min(len(r), CONTEXT - 1) for r in reviews])
 
-    def __call__(self, step: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Token ids (B, T), attention mask (B, T), target P(positive) (B,)."""
+    def __call__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.recipe.seed, step])
-        if self.recipe.at(step)[1]:
+        cycle, place = self.recipe.at(step)
+        if place % cycle.whole == cycle.whole - 1:
             return self._whole(rng)
-        return self._fragments(rng, taught=self.tokenizer is not None and step >= self.recipe.fragment_teacher_from)
+        return self._fragments(rng, cycle.taught)
 
     def _draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
         labelled = rng.random(count) < self.recipe.share_of_labelled
         return np.where(labelled, rng.choice(self.groups[0], count), rng.choice(self.groups[1], count))
 
-    def _whole(self, rng: np.random.Generator) -> tuple:
+    def _whole(self, rng: np.random.Generator) -> Batch:
         # reviews of similar length share a batch, so that little of it is padding
         pool = self._draw(rng, 256)
         pool = pool[np.argsort(self.lengths[pool])]
@@ -214,53 +197,74 @@ class Batches:
             if (len(rows) + 1) * (self.lengths[rows].max() + 1) > self.recipe.tokens_of_whole:
                 break
             rows.append(nearby)
-        return pad([self.reviews[row][: CONTEXT - 1] for row in rows], self.targets[rows])
+        return self._batch(rows, [slice(0, CONTEXT - 1)] * len(rows), self.targets[rows])
 
-    def _fragments(self, rng: np.random.Generator, taught: bool) -> tuple:
+    def _fragments(self, rng: np.random.Generator, taught: float) -> Batch:
         rows = self._draw(rng, self.recipe.fragments)
-        pieces = []
+        places = []
         for row in rows:
             length = int(rng.integers(*self.recipe.fragment_lengths))
             last = max(1, len(self.reviews[row]) - length + 1)
             start = 0 if rng.random() < self.recipe.share_of_openings else int(rng.integers(last))
-            pieces.append(self.reviews[row][start : start + length])
-        targets = self.targets[rows]
-        if taught:
-            self.teacher = self.teacher or FragmentTeacher(self._texts([r[:24] for r in self.reviews]), self.targets)
-            targets = 0.5 * (targets + self.teacher(rows, self._texts(pieces)))
-        return pad(pieces, targets)
+            places.append(slice(start, start + length))
+        pieces = [self.reviews[row][place].tolist() for row, place in zip(rows, places, strict=True)]
+        said = self.fragment_teacher(rows, self.tokenizer.decode_batch(pieces))
+        return self._batch(rows, places, (1 - taught) * self.targets[rows] + taught * said)
 
-    def _texts(self, pieces: list[np.ndarray]) -> list[str]:
-        return self.tokenizer.decode_batch([piece.tolist() for piece in pieces])
+    def _batch(self, rows: np.ndarray, places: list[slice], targets: np.ndarray) -> Batch:
+        ids, mask = pad([self.reviews[row][place] for row, place in zip(rows, places, strict=True)])
+        said = torch.full((*ids.shape, self.contributions[0].shape[1]), torch.nan)
+        for i, (row, place) in enumerate(zip(rows, places, strict=True)):
+            part = torch.from_numpy(self.contributions[row][place].astype(np.float32))
+            said[i, 1 : 1 + len(part)] = part
+        return Batch(ids, mask, torch.tensor(targets, dtype=torch.float32), said)
 
 
-def pad(pieces: list[np.ndarray], targets: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Put `CLS` before each piece and pad on the right."""
+def pad(pieces: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Put `CLS` before each piece and pad on the right; ids and attention mask, each (B, T)."""
     width = 1 + max(len(piece) for piece in pieces)
     ids = torch.zeros(len(pieces), width, dtype=torch.long)
     mask = torch.zeros(len(pieces), width, dtype=torch.long)
     for row, piece in enumerate(pieces):
         ids[row, 1 : 1 + len(piece)] = torch.from_numpy(piece.astype(np.int64))
         mask[row, : 1 + len(piece)] = 1
-    return ids, mask, torch.tensor(targets, dtype=torch.float32)
+    return ids, mask
+
+
+def losses(
+    model: DistilBertForSequenceClassification, reader: torch.nn.Linear, batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy of the verdict, and squared error of what each token adds to the teachers' margins.
+
+    `reader` looks at the states below the last layer: what it finds there, the last layer's `CLS` can add up.
+    """
+    output = model(input_ids=batch.ids, attention_mask=batch.mask, output_hidden_states=True)
+    margin = (output.logits[:, 1] - output.logits[:, 0]).float()
+    verdict = torch.nn.functional.binary_cross_entropy_with_logits(margin, batch.target)
+    known = ~batch.contributions.isnan()
+    error = reader(output.hidden_states[-2]).float() - batch.contributions.nan_to_num()
+    return verdict, error[known].square().mean()
 
 
 def train(
     work: Path,
     batches: Batches,
     recipe: Recipe,
+    embeddings: torch.Tensor,
     validation: dict[str, tuple[list[np.ndarray], np.ndarray]],
     device: str = "cpu",
     save_every: float = 120.0,
 ) -> DistilBertForSequenceClassification:
-    """Train, or go on from `work/judge.safetensors`."""
+    """Train, or go on from `work/judge.safetensors`; `embeddings` are the policy's, (8192, dim)."""
     torch.manual_seed(recipe.seed)
     model = DistilBertForSequenceClassification(config()).to(device)
-    embeddings = model.distilbert.embeddings.word_embeddings.weight
-    matrices = [p for p in model.parameters() if p.ndim == 2 and p is not embeddings]
-    vectors = [p for p in model.parameters() if p.ndim != 2]
+    reader = torch.nn.Linear(config().dim, batches.contributions[0].shape[1]).to(device)
+    both = torch.nn.ModuleDict({"judge": model, "reader": reader})
+    table = model.distilbert.embeddings.word_embeddings.weight
+    matrices = [p for p in both.parameters() if p.ndim == 2 and p is not table]
+    vectors = [p for p in both.parameters() if p.ndim != 2]
     groups = [
-        {"params": [embeddings], "share": recipe.embedding_rate, "weight_decay": 0.0},
+        {"params": [table], "share": recipe.embedding_rate, "weight_decay": 0.0},
         {"params": matrices, "share": 1.0, "weight_decay": recipe.weight_decay},
         {"params": vectors, "share": 1.0, "weight_decay": 0.0},
     ]
@@ -268,9 +272,9 @@ def train(
     kept, log = work / "judge.safetensors", work / "judge_log.jsonl"
     state = {"step": 0, "seconds": 0.0}
     if kept.exists():
-        state = checkpoint.load(kept, model, [optimizer])
+        state = checkpoint.load(kept, both, [optimizer])
     else:
-        start_as_bag(model, bag_embeddings(batches.reviews, batches.targets, recipe))
+        start_as_bag(model, bag_embeddings(batches.reviews, batches.targets, recipe, embeddings))
     began = time.monotonic() - state["seconds"]
     last_save = time.monotonic()
     bar = tqdm(total=recipe.steps, initial=state["step"], unit="step", mininterval=10)
@@ -278,30 +282,30 @@ def train(
     while state["step"] < recipe.steps:
         step = state["step"]
         torch.manual_seed(hash((recipe.seed, step)) % 2**31)  # dropout, so that a resumed run is the same run
-        rate, _ = recipe.at(step)
+        rate = recipe.rate(step)
         for group in optimizer.param_groups:
             group["lr"] = group["share"] * rate
-        ids, mask, target = (t.to(device) for t in batches(step))
+        batch = Batch(*(t.to(device) for t in batches(step)))
         with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
-            logits = model(input_ids=ids, attention_mask=mask).logits
-        margin = (logits[:, 1] - logits[:, 0]).float()
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(margin, target)
+            verdict, said = losses(model, reader, batch)
+        loss = verdict + recipe.contribution_weight * said
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(both.parameters(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         state["step"] += 1
         bar.update()
-        if state["step"] % 250 == 0:
-            row = {"step": state["step"], "loss": round(loss.item(), 4)}
+        if state["step"] % 600 == 0:
+            row = {"step": state["step"], "loss": round(verdict.item(), 4), "tokens": round(said.item(), 4)}
             for name, (pieces, labels) in validation.items():
-                row[name] = round(accuracy(margins(model, pieces), labels), 4)
+                with torch.autocast(device.split(":")[0], dtype=torch.bfloat16):
+                    row[name] = round(accuracy(margins(model, pieces), labels), 4)
             row["seconds"] = round(time.monotonic() - began)
             with log.open("a") as file:
                 file.write(json.dumps(row) + "\n")
         if time.monotonic() - last_save > save_every or state["step"] == recipe.steps:
             state["seconds"] = time.monotonic() - began
-            checkpoint.save(kept, model, [optimizer], state)
+            checkpoint.save(kept, both, [optimizer], state)
             last_save = time.monotonic()
     facts = asdict(recipe) | {"steps": recipe.steps, "seconds": state["seconds"], "device": device}
     (work / "judge_recipe.json").write_text(json.dumps(facts))
@@ -309,15 +313,16 @@ def train(
 
 
 @torch.no_grad()
-def margins(model: DistilBertForSequenceClassification, pieces: list[np.ndarray], batch: int = 64) -> np.ndarray:
-    """Logit of POSITIVE minus logit of NEGATIVE, for each piece in the given order."""
+def margins(model: DistilBertForSequenceClassification, pieces: list[np.ndarray], tokens: int = 8192) -> np.ndarray:
+    """Logit of POSITIVE minus logit of NEGATIVE, for each piece in the given order; batches of so many `tokens`."""
     training = model.training
     model.eval()
     device = next(model.parameters()).device
-    order = np.argsort([len(piece) for piece in pieces])
-    result = np.zeros(len(pieces))
-    for part in np.array_split(order, max(1, len(order) // batch)):
-        ids, mask, _ = pad([pieces[i][: CONTEXT - 1] for i in part], np.zeros(len(part)))
+    lengths = np.array([min(len(piece), CONTEXT - 1) + 1 for piece in pieces])
+    order, result = np.argsort(-lengths), np.zeros(len(pieces))
+    while len(order):
+        part, order = np.split(order, [max(1, tokens // lengths[order[0]])])
+        ids, mask = pad([pieces[i][: CONTEXT - 1] for i in part])
         logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float()
         result[part] = (logits[:, 1] - logits[:, 0]).cpu().numpy()
     model.train(training)
