@@ -61,10 +61,16 @@ def log_probs_of(logits: Tensor, tokens: Tensor) -> Tensor:
 def entropy(logits: Tensor) -> Tensor:
     """H(π) = −Σ_v π_v ln π_v of each distribution, (B, R) in nats, from logits (B, R, V).
 
-    A statistic, not part of the loss: no graph is kept, which would hold another two tensors of the logits' size.
+    A statistic, not part of the loss: no graph is kept, and a few distributions at a time are worked on, or it would
+    take another two tensors of the logits' size.
     """
-    log_p = logits.log_softmax(-1)
-    return -(log_p.exp().mul_(log_p)).sum(-1)
+
+    def of_some(logits: Tensor) -> Tensor:
+        log_p = logits.log_softmax(-1)
+        return -(log_p.exp().mul_(log_p)).sum(-1)
+
+    parts = [of_some(part) for part in logits.flatten(0, -2).split(64)]
+    return torch.cat(parts).view(logits.shape[:-1])
 
 
 def kl_penalty(log_probs: Tensor, ref_log_probs: Tensor, kind: str = "kl") -> Tensor:
