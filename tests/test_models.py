@@ -61,7 +61,8 @@ def test_judge_is_a_distilbert_small_enough_to_ship(judge):
 )
 def test_judge_prefers_praise(judge, better, worse):
     good, bad = models.score(judge([better, worse], top_k=None))
-    assert good > 0.6 > 0.4 > bad
+    assert good > 0.5 > bad
+    assert good - bad > 0.4
 
 
 def test_judge_scores_do_not_depend_on_batching(judge):
