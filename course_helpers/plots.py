@@ -244,3 +244,88 @@ def estimates(
         axes.errorbar(x, y, yerr=dy, xerr=dx, label=name, **style)
     axes.legend()
     return axes
+
+
+def histograms(
+    series: Mapping[str, ArrayLike], xlabel: str, title: str = "", marks: Mapping[str, float] | None = None
+) -> Axes:
+    """Several histograms over the same bins as outlines, with vertical lines at named values.
+
+    Args:
+        series: name → its values.
+        xlabel: quantity and unit.
+        title: what the figure shows.
+        marks: name → a value known beforehand.
+    """
+    axes = new_axes(xlabel, "count", title)
+    bins = np.histogram_bin_edges(np.concatenate([np.ravel(values) for values in series.values()]), bins=60)
+    for k, (name, values) in enumerate(series.items()):
+        axes.hist(np.ravel(values), bins=bins, histtype="stepfilled", color=COLOURS[k], alpha=0.15)
+        style = {"color": COLOURS[k], "linestyle": STYLES[k], "linewidth": 2, "label": name}
+        axes.hist(np.ravel(values), bins=bins, histtype="step", **style)
+    for name, value in (marks or {}).items():
+        axes.axvline(value, color="black", linestyle=":", linewidth=1.5, label=f"{name}: {value:.2f}")
+    axes.legend()
+    return axes
+
+
+def on_simplex(pi: ArrayLike) -> np.ndarray:
+    """Where policies over three responses lie in the plane: the first response's corner on top, then left, then right.
+
+    Args:
+        pi: (..., 3), each row summing to 1.
+
+    Returns:
+        (..., 2), in units of the triangle's side.
+    """
+    return np.asarray(pi, dtype=float) @ np.array([[0.5, np.sqrt(0.75)], [0.0, 0.0], [1.0, 0.0]])
+
+
+def simplex(
+    names: Sequence[str],
+    arrows: Mapping[str, tuple[ArrayLike, ArrayLike]] | None = None,
+    trails: Mapping[str, ArrayLike] | None = None,
+    title: str = "",
+    axes: Axes | None = None,
+) -> Axes:
+    """The triangle of all policies over three responses, with arrows between policies and ways through them.
+
+    Each corner is the policy that always writes one response; grey lines join policies that give a response 20, 40, 60
+    or 80 %.
+
+    Args:
+        names: the three responses: top, left and right corner.
+        arrows: name → policies where they begin and where they end, each (3,) or (k, 3).
+        trails: name → (n, 3) policies one after the other; a star marks the last.
+        title: what the figure shows.
+        axes: where to draw; new axes when None.
+    """
+    axes = axes or plt.subplots(figsize=(WIDTH * 0.75, WIDTH * 0.7), layout="constrained")[1]
+    axes.set(xlim=(-0.16, 1.16), ylim=(-0.14, 1.0), aspect="equal", title=title)
+    axes.axis("off")
+    for share in (0.2, 0.4, 0.6, 0.8):
+        for k in range(3):
+            ends = np.roll([[share, 1 - share, 0], [share, 0, 1 - share]], k, axis=1)
+            axes.plot(*on_simplex(ends).T, color=GREY, alpha=0.25, linewidth=0.8)
+    axes.plot(*on_simplex(np.eye(3)[[0, 1, 2, 0]]).T, color=GREY, linewidth=1.2)
+    for (x, y), name, below in zip(on_simplex(np.eye(3)), names, (False, True, True), strict=True):
+        axes.annotate(
+            "always " + name.replace("$", r"\$"),
+            (x, y),
+            (0, -6 if below else 5),
+            textcoords="offset points",
+            ha="center",
+            va="top" if below else "bottom",
+        )
+    colours = iter(COLOURS * 2)
+    for (name, way), style in zip((trails or {}).items(), STYLES, strict=False):
+        points, colour = on_simplex(way), next(colours)
+        axes.plot(*points.T, linestyle=style, color=colour, linewidth=1.8, label=name)
+        axes.plot(*points[-1], "*", color=colour, markersize=13, markeredgecolor="white")
+    for name, (begins, ends) in (arrows or {}).items():
+        begins, ends = np.broadcast_arrays(*(np.atleast_2d(on_simplex(x)) for x in (begins, ends)))
+        look = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.009, "zorder": 3}
+        axes.quiver(*begins.T, *(ends - begins).T, color=next(colours), label=name, **look)
+    if trails or arrows:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=2, frameon=False)
+    return axes

@@ -68,3 +68,38 @@ def test_colours_differ_in_lightness_for_the_colour_blind():
     grey = [np.dot(matplotlib.colors.to_rgb(c), [0.2126, 0.7152, 0.0722]) for c in (plots.BLUE, plots.ORANGE)]
     assert abs(grey[0] - grey[1]) > 0.2
     assert len(set(plots.COLOURS)) == len(plots.COLOURS) == len(set(map(str, plots.STYLES)))
+
+
+def test_histograms_share_their_bins_and_count_every_value():
+    rng = np.random.default_rng(0)
+    axes = plots.histograms({"one": rng.normal(size=500), "two": rng.normal(3, 1, 700)}, "x [m]", marks={"truth": 1.5})
+    outlines = [patch.get_xy() for patch in axes.patches if not patch.get_fill()]
+    assert [outline[:, 0].min() for outline in outlines] == [outlines[0][:, 0].min()] * 2
+    heights = [patch.get_xy()[1:-1:2, 1].sum() for patch in axes.patches if not patch.get_fill()]
+    assert heights == [500, 700]
+    assert list(axes.lines[0].get_xdata()) == [1.5, 1.5]
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"one", "two", "truth: 1.50"}
+
+
+def test_simplex_puts_policies_where_their_probabilities_say():
+    corners = plots.on_simplex(np.eye(3))
+    sides = [np.linalg.norm(corners[k] - corners[k - 1]) for k in range(3)]
+    assert sides == pytest.approx([1, 1, 1])
+    assert corners[0][1] == max(corners[:, 1])  # the first on top, the second left
+    assert corners[1][0] == min(corners[:, 0])
+    mixed = np.array([0.2, 0.5, 0.3])
+    assert plots.on_simplex(mixed) == pytest.approx(mixed @ corners)
+
+
+def test_simplex_draws_arrows_and_trails_as_given():
+    begin, ends = np.array([0.2, 0.5, 0.3]), np.array([[0.4, 0.4, 0.2], [0.1, 0.6, 0.3]])
+    way = np.array([[0.2, 0.5, 0.3], [0.3, 0.4, 0.3], [0.6, 0.2, 0.2]])
+    axes = plots.simplex(["a", " $b$", "c"], {"pull": (begin, ends)}, {"ascent": way}, "moves")
+    quiver = axes.collections[0]
+    assert quiver.get_offsets() == pytest.approx(np.broadcast_to(plots.on_simplex(begin), (2, 2)))
+    moved = np.stack([quiver.U, quiver.V], axis=1)
+    assert moved == pytest.approx(plots.on_simplex(ends) - plots.on_simplex(begin))
+    trail = next(line for line in axes.lines if line.get_label() == "ascent")
+    assert trail.get_xydata() == pytest.approx(plots.on_simplex(way))
+    assert [text.get_text() for text in axes.texts] == ["always a", r"always  \$b\$", "always c"]
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"ascent", "pull"}

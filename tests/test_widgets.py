@@ -14,13 +14,15 @@ import numpy as np
 import pytest
 import torch
 
+from course_helpers import toy
 from course_helpers.models import load_policy
 from course_helpers.ppo.losses import policy_losses
 from course_helpers.sampling import SamplingSettings, distribution, entropy, softmax
 from course_helpers.tokens import byte_level_table, readable, token_text, visible
-from course_helpers.widgets import DecodingMicroscope, RatioClip, SamplingExplorer, WriteItYourself
+from course_helpers.widgets import DecodingMicroscope, PolicySteps, RatioClip, SamplingExplorer, WriteItYourself
 from course_helpers.widgets.markup import SHADES, bars, block_bar, number, percent, shade, static_bars, token_span
 from course_helpers.widgets.microscope import throw
+from course_helpers.widgets.policy_steps import point
 from course_helpers.widgets.ratio_clip import surrogate
 from course_helpers.widgets.sampling_explorer import likeliest
 
@@ -531,3 +533,125 @@ def test_callbacks_run_beside_a_running_cell(explorer, writer):
     assert explorer.message.value == writer.message.value == ""
     assert len(writer.response) == 1
     assert len(explorer.previous_ids) == len(explorer.tokenizer("The plot")["input_ids"])
+
+
+# ---------------------------------------------------------------------------------------------------- policy, stepped
+
+
+def test_a_step_is_the_estimate_of_its_draws():
+    steps = PolicySteps(rate=0.7, baseline=0.3, batch=5, seed=4)
+    generator, theta = torch.Generator().manual_seed(4), steps.start
+    for _ in range(3):
+        drawn = toy.draw(toy.policy(theta), 5, generator)
+        theta = theta + 0.7 * toy.estimates(theta, drawn, (steps.rewards - 0.3)[drawn])
+        steps.step_button.click()
+    assert torch.equal(steps.theta, theta)
+    assert steps.steps[-1].counts == torch.bincount(drawn, minlength=3).tolist()
+    assert f"E[r] went from {number((steps.steps[-1].before * steps.rewards).sum().item())}" in steps.summary.value
+    for p in steps.pi.tolist():
+        assert percent(p) in steps.table.value
+
+
+def test_rewards_pull_and_push_and_the_baseline_decides_which():
+    for baseline, words in ((0.0, "pulls"), (0.3, "does nothing"), (1.0, "pushes away")):
+        steps = PolicySteps(theta=(-30.0, 30.0, -30.0), baseline=baseline)  # so-so is certain to be drawn
+        steps.step_button.click()
+        assert f"so-so (A = {number(0.3 - baseline)}, {words})" in steps.summary.value
+    for reward in (1.0, -1.0):
+        steps = PolicySteps(rewards=(reward, reward, reward), seed=1)
+        steps.step_button.click()
+        drawn = steps.steps[0].counts.index(1)
+        assert (steps.pi[drawn] - steps.steps[0].before[drawn]).item() * reward > 0
+
+
+def test_stepping_is_the_same_every_time_and_leaves_the_global_generator_alone():
+    state, steps = torch.random.get_rng_state(), PolicySteps()
+    steps.ten_button.click()
+    first, shown = steps.theta, steps.picture.value
+    steps.batch.value, steps.rate.value, steps.baseline.value = 9, 2.0, 1.0
+    steps.ten_button.click()
+    assert len(steps.steps) == 20
+    steps.reset_button.click()
+    assert [slider.value for slider in steps.sliders] == [1.0, 0.0, 1]
+    assert "No step yet" in steps.summary.value
+    for _ in range(10):
+        steps.step_button.click()
+    assert torch.equal(steps.theta, first)
+    assert steps.picture.value == shown
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_large_batches_climb():
+    steps = PolicySteps(rate=2.0, batch=64)
+    for _ in range(10):
+        steps.ten_button.click()
+    assert steps.pi[0] > 0.9
+    assert (steps.pi.sum() - 1).abs() < 1e-12
+    steps.rate.value = 3.0
+    for _ in range(30):
+        steps.ten_button.click()
+    assert steps.message.value == ""
+    assert steps.picture.value.count(" L") < 400  # a long trail is cut
+
+
+def test_the_picture_stands_where_the_policy_is():
+    steps = PolicySteps()
+    assert "ch-move" not in steps.picture.value
+    steps.batch.value = 8
+    steps.step_button.click()
+    x, y = (float(re.search(rf'{name}="([\d.]+)"', steps.picture.value)[1]) for name in ("cx", "cy"))
+    assert (x, y) == pytest.approx(point(steps.pi), abs=0.1)
+    begin, end = re.search(r'class="ch-move" d="M([\d.,]+) L([\d.,]+)"', steps.picture.value).groups()
+    assert [float(v) for v in begin.split(",")] == pytest.approx(point(steps.steps[0].before), abs=0.1)
+    assert [float(v) for v in end.split(",")] == pytest.approx([x, y], abs=0.1)
+    corners = [point(corner) for corner in np.eye(3)]
+    sides = [math.dist(corners[k], corners[k - 1]) for k in range(3)]
+    assert sides == pytest.approx([sides[0]] * 3)
+    assert 'role="img"' in steps.picture.value
+    assert percent(steps.pi[0].item()) in re.search('aria-label="([^"]*)"', steps.picture.value)[1]
+
+
+def test_stepped_markup_is_text():
+    steps = PolicySteps(names=HOSTILE[:3], batch=20)
+    steps.step_button.click()
+    html = steps._repr_mimebundle_()["text/html"]
+    for text in (steps.summary.value, steps.next_step.value, steps.picture.value, steps.table.value, html):
+        assert_harmless(text)
+        assert "&lt;" in text
+
+
+def test_steps_without_a_kernel():
+    one, two = PolicySteps(batch=2), PolicySteps(batch=2)
+    two.ten_button.click()  # what was clicked does not change what a page without a kernel shows
+    html = one._repr_mimebundle_()["text/html"]
+    assert html == two._repr_mimebundle_()["text/html"]
+    assert_harmless(html)
+    two.reset_button.click()
+    two.ten_button.click()
+    for index in (0, 4, 7):
+        cells = "".join(f"<td>{percent(p)}</td>" for p in two.steps[index].after.tolist())
+        assert cells in html
+    assert html.count("<tr>") == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rewards": (1.0, 2.0)}, r"hold \[3, 2, 3\] entries; the triangle needs three"),
+        ({"names": ("a", "b", "c", "d")}, r"\[4, 3, 3\]"),
+        ({"theta": (0.0, math.nan, 0.0)}, "theta holds a value that is NaN"),
+        ({"rewards": (0.0, math.inf, 0.0)}, "r holds a value that is NaN or infinite"),
+    ],
+)
+def test_steps_check_their_start(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PolicySteps(**arguments)
+
+
+def test_a_step_is_fast():
+    steps, times = PolicySteps(batch=64), []
+    for _ in range(20):
+        start = time.perf_counter()
+        steps.step_button.click()
+        times.append(time.perf_counter() - start)
+    assert statistics.median(times) < 0.05  # 2 to 3 ms on an idle machine; this only guards against a blunder
