@@ -56,13 +56,11 @@ def moving_average(values: Sequence[float], window: int) -> np.ndarray:
         window: how many are averaged, at least 1; half of them on either side.
     """
     y = np.asarray(values, dtype=float)
-    place = np.arange(len(y))
-    reach = np.minimum(window // 2, np.minimum(place, len(y) - 1 - place))
-    known = np.isfinite(y)
-    sums, counts = (np.concatenate(([0.0], np.cumsum(x))) for x in (np.where(known, y, 0.0), known))
-    begin, end = place - reach, place + reach + 1
-    with np.errstate(invalid="ignore"):
-        return (sums[end] - sums[begin]) / (counts[end] - counts[begin])
+    reach = [min(window // 2, place, len(y) - 1 - place) for place in range(len(y))]
+    around = [y[place - r : place + r + 1] for place, r in enumerate(reach)]
+    known = [part[np.isfinite(part)] for part in around]
+    # by the distance from the first: a constant stays exactly what it is
+    return np.array([part[0] + np.mean(part - part[0]) if len(part) else np.nan for part in known])
 
 
 def clock_time(seconds: float) -> str:

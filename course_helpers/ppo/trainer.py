@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from course_helpers.models import best_device
 from course_helpers.ppo import frozen, inputs, losses, state, stats
 from course_helpers.ppo.batches import ShuffledBatches
 from course_helpers.ppo.config import PPOConfig, refuse_later_names
@@ -149,10 +150,11 @@ class PPOTrainer:
 
     def _accelerator(self) -> Accelerator:
         config = self.config
+        device = {"cpu": True} if best_device().type == "cpu" else {}  # COURSE_DEVICE=cpu holds for training, too
         accelerator = Accelerator(
             log_with=config.log_with,
             project_config=ProjectConfiguration(**config.project_kwargs),
-            **config.accelerator_kwargs,
+            **(device | config.accelerator_kwargs),
         )
         config.world_size = accelerator.num_processes
         config.global_batch_size = config.batch_size * config.world_size

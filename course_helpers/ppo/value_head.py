@@ -205,7 +205,7 @@ class AutoModelForCausalLMWithValueHead(nn.Module):
         """
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
+        with _quiet(), tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
             if self.is_peft_model:
                 self.pretrained_model.save_pretrained(unfinished, **kwargs)
                 save_file(self.v_head.state_dict(), Path(unfinished) / HEAD_FILE)
