@@ -17,7 +17,9 @@ from tests.browser.browser_lab import controls, run_notebook, save_screenshot
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
-LESSONS = sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9]*.ipynb"))
+# Lessons that train for minutes are executed by nbval, in the same kernel; here the same minutes would pass again.
+TRAINING = {"03_ppo_on_imdb"}
+LESSONS = [p for p in sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9]*.ipynb")) if p.stem not in TRAINING]
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
@@ -26,7 +28,9 @@ def test_lesson(page, lab, path):
     panels = page.locator(".ch-panel")
     if panels.count():
         assert all(name for _, name in controls(page, ".ch-panel"))
-        explorer = panels.filter(has=page.get_by_text("Sampling explorer", exact=True)).first
+    explorers = panels.filter(has=page.get_by_text("Sampling explorer", exact=True))
+    if explorers.count():
+        explorer = explorers.first
         summary = explorer.locator(".ch-summary")
         before = summary.inner_text()
         handle = explorer.get_by_role("slider", name=re.compile("temperature"))
