@@ -73,6 +73,12 @@ def impure_settings(model: nn.Module, settings: dict) -> dict[str, object]:
     return found
 
 
+def is_sampling(model: nn.Module, settings: dict) -> bool:
+    """Whether `generate` draws at all; without `do_sample`, said or in the model's config, it does not."""
+    config = settings.get("generation_config") or model.generation_config
+    return bool(settings.get("do_sample", getattr(config, "do_sample", False)))
+
+
 def check_generation(model: nn.Module, settings: dict, action: str = "error") -> None:
     """Make sure that responses are drawn from the policy itself.
 
@@ -84,8 +90,7 @@ def check_generation(model: nn.Module, settings: dict, action: str = "error") ->
     Raises:
         ValueError: a setting that changes the distribution; the message names it and its neutral value.
     """
-    config = settings.get("generation_config") or model.generation_config
-    if not settings.get("do_sample", getattr(config, "do_sample", False)):
+    if not is_sampling(model, settings):
         warnings.warn(
             "do_sample is off: these responses are the greedy ones, fit to look at, but the KL of a step on them means "
             "nothing. For training pass do_sample=True, top_k=0, top_p=1.0.",
@@ -303,9 +308,8 @@ NOT_SAMPLING = {
 
 def draws_from_policy(model: nn.Module, settings: dict) -> bool:
     """Whether `generate` would draw each token from π itself, and one at a time."""
-    config = settings.get("generation_config") or model.generation_config
-    sampled = settings.get("do_sample", getattr(config, "do_sample", False))
-    return bool(sampled) and not impure_settings(model, settings) and one_pass_a_token(model, settings)
+    pure = is_sampling(model, settings) and not impure_settings(model, settings)
+    return pure and one_pass_a_token(model, settings)
 
 
 def generate_responses(

@@ -204,7 +204,7 @@ class PolicySteps(Panel):
         return ", ".join(f"{'' if total == 1 else f'{c} × '}{name} ({_effect(A)})" for c, name, A in seen)
 
     def _mean_reward(self, pi: torch.Tensor) -> float:
-        return (pi * self.rewards).sum().item()
+        return toy.expectation(pi, self.rewards).item()
 
     def table_html(self) -> str:
         """Each response: reward, draws, advantage, probability before and after the last step."""
