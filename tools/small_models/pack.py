@@ -58,6 +58,6 @@ def write_manifest(assets: Path, provenance: dict[str, str]) -> None:
 
 PROVENANCE = {
     "policy": "trained from random weights on stanfordnlp/imdb (Maas et al., 2011) by tools/train_small_models.py",
-    "judge": "trained from the policy's embeddings on stanfordnlp/imdb (Maas et al., 2011), tools/train_small_models.py",
+    "judge": "trained on stanfordnlp/imdb (Maas et al., 2011) from the policy's embeddings",
     "prompts.json": "written for this course",
 }
