@@ -84,6 +84,25 @@ def test_log_probs_have_gradients_and_entropy_has_none():
     assert entropy.tolist() == pytest.approx(np.full((1, 2), math.log(4)))
 
 
+def test_gradients_of_log_probabilities():
+    """One at the token, minus the softmax: against finite differences, and against torch's own over many rows."""
+    logits = torch.randn(2, 70, 9, dtype=torch.float64, requires_grad=True)
+    tokens, upstream = torch.randint(9, (2, 70)), torch.randn(2, 70, dtype=torch.float64)
+    small = torch.randn(1, 3, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda z: losses.log_probs_of(z, tokens[:1, :3].clamp(max=4)), small)
+    (ours,) = torch.autograd.grad(losses.log_probs_of(logits, tokens), logits, upstream)
+    theirs = torch.distributions.Categorical(logits=logits).log_prob(tokens)
+    assert torch.allclose(ours, torch.autograd.grad(theirs, logits, upstream)[0], atol=1e-14)
+
+
+def test_log_probabilities_of_an_impossible_token_elsewhere():
+    logits = torch.tensor([[[0.0, -torch.inf, 0.0]]], requires_grad=True)
+    log_prob = losses.log_probs_of(logits, torch.tensor([[0]]))
+    log_prob.backward()
+    assert log_prob.item() == pytest.approx(-math.log(2))
+    assert logits.grad.tolist() == [[[0.5, 0.0, -0.5]]]
+
+
 @quick
 @given(seeds, shapes)
 def test_full_penalty_is_the_kl_divergence(seed, shape):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from course_helpers.ppo.rollout import Batch, like_widths, put_together
 
+NO_LIMIT = 10**9
 LENGTHS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 12)), min_size=1, max_size=24)
 
 
@@ -28,10 +29,19 @@ def positions(batch, places):
 def test_every_row_is_in_one_part_and_every_cut_pays(lengths, worth):
     batch = batch_of(lengths)
     rows = torch.arange(len(lengths)).flip(0)
-    parts = like_widths(batch, rows, worth)
+    parts = like_widths(batch, rows, worth, NO_LIMIT)
     assert sorted(torch.cat(parts).tolist()) == list(range(len(lengths)))
     saved = positions(batch, rows) - sum(positions(batch, rows[part]) for part in parts)
     assert saved >= worth * (len(parts) - 1)
+
+
+@settings(deadline=None)
+@given(LENGTHS, st.integers(1, 200))
+def test_no_pass_is_larger_than_allowed_unless_it_is_one_row(lengths, most):
+    batch, rows = batch_of(lengths), torch.arange(len(lengths))
+    parts = like_widths(batch, rows, NO_LIMIT, most)
+    assert sorted(torch.cat(parts).tolist()) == rows.tolist()
+    assert all(len(part) == 1 or positions(batch, part) <= most for part in parts)
 
 
 @settings(deadline=None)
@@ -44,17 +54,17 @@ def test_the_first_cut_is_the_best_one(lengths):
         whole - positions(batch, torch.tensor(order[:at])) - positions(batch, torch.tensor(order[at:]))
         for at in range(1, len(order))
     ]
-    parts = like_widths(batch, torch.arange(len(lengths)), worth=max(saved, default=0) + 1)
+    parts = like_widths(batch, torch.arange(len(lengths)), max(saved, default=0) + 1, NO_LIMIT)
     assert len(parts) == 1
     if max(saved, default=0) > 0:
-        assert len(like_widths(batch, torch.arange(len(lengths)), worth=max(saved))) >= 2
+        assert len(like_widths(batch, torch.arange(len(lengths)), max(saved), NO_LIMIT)) >= 2
 
 
 @settings(deadline=None)
 @given(LENGTHS, st.integers(1, 40))
 def test_parts_come_back_in_the_old_order(lengths, worth):
     batch, rows = batch_of(lengths), torch.arange(len(lengths))
-    places = like_widths(batch, rows, worth)
+    places = like_widths(batch, rows, worth, NO_LIMIT)
     width = batch.response_mask.shape[1]
     whole = torch.arange(len(lengths) * width, dtype=torch.float64).view(-1, width) * batch.response_mask
     parts = [whole[part, : int(batch.response_lengths[part].max())] for part in places]

@@ -100,6 +100,7 @@ class PPOConfig:
         reuse_rollouts: take log-probabilities and values of rollouts from the pass that generated them, when nothing
             changed since; off, they are computed again.
         keep_freed_memory: on a CPU, let the process keep large freed blocks for the next step (`memory`).
+        onednn_products: on a CPU where oneDNN is the faster one, let it multiply float32 matrices (`onednn`).
         generation_check: what to do about generation settings that make the KL wrong: ``"error"`` or ``"warn"``.
 
     Raises:
@@ -159,6 +160,7 @@ class PPOConfig:
     bf16: bool = False
     reuse_rollouts: bool = True
     keep_freed_memory: bool = True
+    onednn_products: bool = True
     generation_check: Literal["error", "warn"] = "error"
 
     def __new__(cls, *args: Any, **given: Any) -> PPOConfig:

@@ -10,10 +10,13 @@ Human Preferences" (RLHF); Schulman 2020, "Approximating KL Divergence" (k1, k2,
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+ROWS = 64  # distributions worked on at a time: they stay in a CPU's cache
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
@@ -51,10 +54,36 @@ def masked_whiten(x: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
     return whitened if shift_mean else whitened + mean
 
 
+class _LogProbs(torch.autograd.Function):
+    """ln softmax(z) at one token of each row, whose gradient in the logits z is 1 at that token, minus the softmax.
+
+    torch's own would keep the log-softmax of every token and fill another tensor of that size with zeros; with a
+    vocabulary of thousands those are the largest of a step. Only z is kept here, and worked on a few rows at a time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, tokens: Tensor) -> Tensor:
+        """(N, V), (N,) → (N,)."""
+        normaliser = torch.cat([rows.logsumexp(-1) for rows in logits.split(ROWS)])  # ln Σ exp z
+        ctx.save_for_backward(logits, tokens, normaliser)
+        return logits.gather(1, tokens[:, None]).squeeze(1) - normaliser
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        """(N,) → (N, V)."""
+        logits, tokens, normaliser = ctx.saved_tensors
+        gradient = torch.empty_like(logits)
+        columns = (x.split(ROWS) for x in (gradient, logits, normaliser[:, None], -upstream[:, None]))
+        for out, z, ln_z, minus in zip(*columns, strict=True):
+            torch.sub(z, ln_z, out=out).exp_().mul_(minus)
+        return gradient.scatter_add_(1, tokens[:, None], upstream[:, None].to(gradient.dtype)), None
+
+
 def log_probs_of(logits: Tensor, tokens: Tensor) -> Tensor:
     """ln π(ω_t | ω_<t, X) of the given tokens, (B, R), from logits (B, R, V)."""
-    nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), tokens.flatten(), reduction="none")
-    return -nats.view(tokens.shape)
+    logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+    return _LogProbs.apply(logits.flatten(0, -2), tokens.flatten()).view(tokens.shape)
 
 
 @torch.no_grad()
@@ -69,7 +98,7 @@ def entropy(logits: Tensor) -> Tensor:
         log_p = logits.log_softmax(-1)
         return -(log_p.exp().mul_(log_p)).sum(-1)
 
-    parts = [of_some(part) for part in logits.flatten(0, -2).split(64)]
+    parts = [of_some(part) for part in logits.flatten(0, -2).split(ROWS)]
     return torch.cat(parts).view(logits.shape[:-1])
 
 

@@ -241,16 +241,18 @@ def response_outputs(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor | N
     return logits[:, -width:], None if values is None else values[:, -width:]
 
 
-def like_widths(batch: Batch, rows: Tensor, worth: int) -> list[Tensor]:
+def like_widths(batch: Batch, rows: Tensor, worth: int, most: int) -> list[Tensor]:
     """Places in `rows` of those that are best run together: each pass is as wide as its longest query and response.
 
     Rows sorted by length are cut in two where most padding is saved, and the halves again, as long as a cut saves at
-    least `worth` positions: a pass more costs something, too.
+    least `worth` positions (a pass more costs something, too) or a pass would have more than `most`. Passes that are
+    still too large are halved.
 
     Args:
         batch: whose lengths count.
         rows: (n,) of the batch.
         worth: columns times rows.
+        most: columns times rows that fit the memory.
 
     Returns:
         Tensors that together hold 0 to n − 1 once.
@@ -264,9 +266,12 @@ def like_widths(batch: Batch, rows: Tensor, worth: int) -> list[Tensor]:
         below = of_places.cummax(1).values.sum(0)  # width of the first 1, 2 ... n rows
         above = of_places.flip(1).cummax(1).values.sum(0).flip(0)  # width of the last n, n - 1 ... 1 rows
         saved = n * below[-1] - sizes[: n - 1] * below[:-1] - (n - sizes[: n - 1]) * above[1:]
-        if n == 1 or saved.max() < worth:
+        if n > 1 and saved.max() >= worth:
+            at = int(saved.argmax()) + 1
+        elif n > 1 and n * below[-1] > most:
+            at = n // 2
+        else:
             return [places]
-        at = int(saved.argmax()) + 1
         return cut(places[:at]) + cut(places[at:])
 
     return cut(order)

@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from course_helpers.models import best_device
+from course_helpers.onednn import OneDNNProducts, onednn_is_faster
 from course_helpers.ppo import frozen, inputs, losses, state, stats
 from course_helpers.ppo.batches import ShuffledBatches
 from course_helpers.ppo.config import PPOConfig, refuse_later_names
@@ -47,9 +48,9 @@ from course_helpers.ppo.rollout import (
 from course_helpers.ppo.value_head import AutoModelForCausalLMWithValueHead, accepts, create_reference_model
 from course_helpers.rollouts import evaluation_mode, without_dropout
 
-# Positions of padding that make another pass through a model worth its overhead.
-WORTH_A_PASS = {"cpu": 64}
-WORTH_A_PASS_ELSEWHERE = 16_384
+# Positions of padding that make another pass through a model worth its overhead, and how many a pass has at most.
+WORTH_A_PASS, WORTH_A_PASS_ELSEWHERE = {"cpu": 128}, 16_384
+MOST_POSITIONS, MOST_POSITIONS_ELSEWHERE = {"cpu": 2048}, 65_536
 
 LATER_TRAINER_NAMES = {
     "args": "config=",
@@ -295,7 +296,7 @@ class PPOTrainer:
             part = slice(begin, begin + size)
             if lengths is not None:
                 settings["max_new_tokens"] = max(lengths[part])
-            with self._memory.listen(self.model) if remember else nullcontext() as keep, self._autocast():
+            with self._memory.listen(self.model) if remember else nullcontext() as keep, self._arithmetic():
                 drawn = generate_responses(model, queries[part], pad, **settings)
                 cut = list(drawn)
                 if lengths is not None:
@@ -414,7 +415,7 @@ class PPOTrainer:
         names = ("log_probs", "ref_log_probs", "kl", "values")
         found = {name: torch.zeros_like(batch.response_mask) for name in names}
         states = []
-        with evaluation_mode(self.model), self._autocast():
+        with evaluation_mode(self.model), self._arithmetic():
             for rows in torch.arange(mine.start, mine.stop, device=batch.input_ids.device).split(
                 config.mini_batch_size
             ):
@@ -500,11 +501,12 @@ class PPOTrainer:
         old_log_probs, old_values, advantages, returns = (
             getattr(old, name)[mine, :width] for name in ("log_probs", "values", "advantages", "returns")
         )
-        log_probs, values, entropy = self._predict(batch, mine, None if states is None else states[mine])
+        tokens_of_all = batch.response_mask[rows].sum()
+        states = None if states is None else states[mine]
+        earlier = self._take_gradients()
+        log_probs, values, entropy = self._forward_and_backward(batch, old, mine, states, tokens_of_all)
         policy = losses.policy_losses(log_probs, old_log_probs, advantages, config.cliprange)
         value = losses.value_losses(values, old_values, returns, config.cliprange_value)
-        tokens_of_all = batch.response_mask[rows].sum()
-        loss = ((policy.tokens + config.vf_coef * value.tokens) * mask).sum() / tokens_of_all
 
         with torch.no_grad():
             per_token = stats.token_statistics(log_probs, old_log_probs, values, returns, entropy, policy, value)
@@ -514,35 +516,65 @@ class PPOTrainer:
             raise FloatingPointError("the loss is not finite: the weights keep their last values. Lower learning_rate.")
         if skipped := not means["ratio"] <= config.ratio_threshold:
             self._warn_of_ratio(per_token["ratio"], mask, mine, means["ratio"])
-        else:
-            (loss / config.gradient_accumulation_steps).backward()
+            self._take_gradients()
+        for parameter, gradient in zip(self.trained, earlier, strict=True):
+            if gradient is not None:
+                parameter.grad = gradient if parameter.grad is None else gradient.add_(parameter.grad)
         means |= stats.batch_statistics(
             *(getattr(old, name)[rows] for name in ("advantages", "returns", "values")), batch.response_mask[rows]
         )
         log_ratio, advantages = (
             self._of_all(part.classic_columns(x, self.tokenizer.padding_side, batch.longest))
-            for x in ((log_probs.detach() - old_log_probs), advantages)
+            for x in ((log_probs - old_log_probs), advantages)
         )
         return stats.MiniBatchRecord(means, log_ratio.exp(), advantages, skipped)
 
-    def _predict(self, batch: Batch, rows: Tensor, states: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """ln π_θ of the responses' tokens, values and entropy, each (rows, R)."""
+    def _forward_and_backward(
+        self, batch: Batch, old: SimpleNamespace, rows: Tensor, states: Tensor | None, tokens_of_all: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Gradients of the loss over some rows, one part after the other: only one part's graph is ever kept.
+
+        Returns:
+            ln π_θ of the responses' tokens, values and entropy, each (rows, R).
+        """
         found, order = [], []
         for part, lower, places in self._parts(batch, rows, states):
-            with self._autocast(), frozen.handed_in(self.model, self._frozen, lower):
+            with self._arithmetic(), frozen.handed_in(self.model, self._frozen, lower):
                 logits, values = response_outputs(self.model, part)
-            found.append((losses.log_probs_of(logits, part.responses), values, losses.entropy(logits)))
+            log_probs = losses.log_probs_of(logits, part.responses)
+            loss = self._loss(log_probs, values, old, rows[places], part.response_mask) / tokens_of_all
+            found.append((log_probs.detach(), values.detach(), losses.entropy(logits)))
             order.append(places)
+            del logits, log_probs, values  # the graph is the loss's alone, and goes as it is walked
+            (loss / self.config.gradient_accumulation_steps).backward()
         width = int(batch.response_lengths[rows].max())
         log_probs, values, entropy = (put_together(x, order, width) for x in zip(*found, strict=True))
         return log_probs, values, entropy
+
+    def _take_gradients(self) -> list[Tensor | None]:
+        """Gradients so far, which are none after this."""
+        gradients = [parameter.grad for parameter in self.trained]
+        for parameter in self.trained:
+            parameter.grad = None
+        return gradients
+
+    def _loss(self, log_probs: Tensor, values: Tensor, old: SimpleNamespace, rows: Tensor, mask: Tensor) -> Tensor:
+        """Loss of the policy and, weighted, of the value head, summed over the tokens of some rows."""
+        old_log_probs, old_values, advantages, returns = (
+            getattr(old, name)[rows, : mask.shape[1]] for name in ("log_probs", "values", "advantages", "returns")
+        )
+        policy = losses.policy_losses(log_probs, old_log_probs, advantages, self.config.cliprange)
+        value = losses.value_losses(values, old_values, returns, self.config.cliprange_value)
+        return ((policy.tokens + self.config.vf_coef * value.tokens) * mask).sum()
 
     def _parts(
         self, batch: Batch, rows: Tensor, states: Tensor | None
     ) -> Iterator[tuple[Batch, Tensor | None, Tensor]]:
         """Rows of like width, the frozen layers' states in their columns, and their places in `rows`."""
-        worth = WORTH_A_PASS.get(self.accelerator.device.type, WORTH_A_PASS_ELSEWHERE)
-        for places in like_widths(batch, rows, worth):
+        device = self.accelerator.device.type
+        worth = WORTH_A_PASS.get(device, WORTH_A_PASS_ELSEWHERE)
+        most = MOST_POSITIONS.get(device, MOST_POSITIONS_ELSEWHERE)
+        for places in like_widths(batch, rows, worth, most):
             first, end = batch.span(rows[places])
             kept = None if states is None else states[places, first : end - 1]  # `take` keeps these columns
             yield batch.take(rows[places]), kept, places
@@ -575,8 +607,13 @@ class PPOTrainer:
                     layer.training = False
                     layer._gradient_checkpointing_func = layer._gradient_checkpointing_func.args[1]
 
-    def _autocast(self) -> Any:
-        return torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=self.config.bf16)
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """How a forward pass is to be computed: in bfloat16 or not, and by which library."""
+        autocast = torch.autocast(self.accelerator.device.type, dtype=torch.bfloat16, enabled=self.config.bf16)
+        faster = self.config.onednn_products and onednn_is_faster()
+        with autocast, OneDNNProducts() if faster else nullcontext():
+            yield
 
     def _permutation(self, count: int) -> Tensor:
         order = [np.random.permutation(count).tolist()]  # noqa: NPY002 - the classic order of draws
