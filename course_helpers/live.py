@@ -1,7 +1,8 @@
 """Live training curves: what a PPO run is doing, while it does it.
 
 The picture is drawn by matplotlib without pyplot and sent to one place below the cell. When the run ends, that place
-holds an ordinary picture, which GitHub shows, too, and below it stand the last numbers and texts.
+holds an ordinary picture, which GitHub shows, too, and below it stand the last numbers and texts. All its words are in
+the language of the moment.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from PIL import Image
 from course_helpers.checks import check_whole, is_finite, require
 from course_helpers.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
 from course_helpers.tokens import readable
+from course_helpers.translation import N_, _, language
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,11 @@ class Curve:
 
 
 CURVES = (
-    Curve("reward", "mean reward", "ppo/mean_scores", BLUE),
-    Curve("KL", "KL [nats a response]", "objective/kl", RED),
-    Curve("KL coefficient", "KL coefficient β", "objective/kl_coef", GREEN),
-    Curve("value loss", "value loss", "ppo/loss/value", PURPLE),
-    Curve("clip fraction", "clip fraction", "ppo/policy/clipfrac", ORANGE),
+    Curve("reward", N_("mean reward"), "ppo/mean_scores", BLUE),
+    Curve("KL", N_("KL [nats a response]"), "objective/kl", RED),
+    Curve("KL coefficient", N_("KL coefficient β"), "objective/kl_coef", GREEN),
+    Curve("value loss", N_("value loss"), "ppo/loss/value", PURPLE),
+    Curve("clip fraction", N_("clip fraction"), "ppo/policy/clipfrac", ORANGE),
 )
 SIZE, DPI = (9.0, 4.4), 90  # inches, dots an inch
 
@@ -86,7 +88,7 @@ class LiveCurves:
     Args:
         iterations: how many there will be, for the time left; None if nobody knows.
         target: KL to mark, in nats a response.
-        title: what is trained.
+        title: what is trained; "training" when None.
         samples: how many of the newest texts are shown.
         window: iterations in the moving average, which is drawn as a line over the single points.
         share: part of the running time that drawing may take.
@@ -104,7 +106,7 @@ class LiveCurves:
         self,
         iterations: int | None = None,
         target: float | None = None,
-        title: str = "training",
+        title: str | None = None,
         samples: int = 3,
         window: int = 5,
         share: float = 0.03,
@@ -116,20 +118,22 @@ class LiveCurves:
         check_whole("samples", samples, at_least=0)
         check_whole("window", window, at_least=1)
         require(is_finite(share) and 0 < share <= 1, "share", share, "a share of the running time, above 0, at most 1")
-        self.iterations, self.target, self.title = iterations, target, readable(title)
+        self.iterations, self.target = iterations, target
+        self.title = _("training") if title is None else readable(title)
         self.samples, self.window, self.share, self.clock = samples, window, share, clock
         self.history: dict[str, list[float]] = {curve.name: [] for curve in CURVES}
         self.texts: list[tuple[str, str, float]] = []
         self.draws, self.drawing_seconds, self.started = 0, 0.0, clock()
         self._last_cost, self._handle = 0.0, None
         self.figure: Figure | None = None
+        self._spoken = ""  # the language of the figure's labels
 
     def __enter__(self) -> LiveCurves:
         """Start the clock."""
         self.started = self.started if self.count else self.clock()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         """Draw what came last, whatever ended the loop."""
         self.finish(interrupted=kind is not None)
 
@@ -181,7 +185,7 @@ class LiveCurves:
                 f"{len(queries)} queries, {len(responses)} responses, {len(rewards)} rewards: pass as many."
             )
         rows = [(q, r, float(x)) for q, r, x in zip(queries, responses, rewards, strict=True)][: self.samples]
-        for query, response, _ in rows:
+        for query, response, _reward in rows:
             if not isinstance(query, str) or not isinstance(response, str):
                 raise ValueError("queries and responses are to be texts: tokenizer.decode(ids) makes one of token ids.")
         return rows
@@ -191,17 +195,23 @@ class LiveCurves:
     def progress(self) -> str:
         """How far the run is, and the time left: ``iteration 12 of 40, 0:35 left``."""
         if self.iterations is None:
-            return f"iteration {self.count}"
-        line = f"iteration {self.count} of {self.iterations}"
-        left = max(self.iterations - self.count, 0) * (self.clock() - self.started) / max(self.count, 1)
-        return f"{line}, {clock_time(left)} left" if self.count else line
+            return _("iteration {count}").format(count=self.count)
+        if not self.count:
+            return _("iteration 0 of {all}").format(all=self.iterations)
+        left = max(self.iterations - self.count, 0) * (self.clock() - self.started) / self.count
+        line = _("iteration {count} of {all}, {time} left")
+        return line.format(count=self.count, all=self.iterations, time=clock_time(left))
 
     def in_words(self) -> str:
         """The curves in one sentence, from the first iteration to the last: the picture for whoever cannot see it."""
         if not self.count:
-            return f"{self.title}: no iterations"
-        ends = [f"{c.label} {_number(self.history[c.name][0])} → {_number(self.history[c.name][-1])}" for c in CURVES]
-        return f"{self.title}, {self.count} iterations: {', '.join(ends)}"
+            return _("{title}: no iterations").format(title=self.title)
+        ends = [
+            f"{_(curve.label)} {_number(self.history[curve.name][0])} → {_number(self.history[curve.name][-1])}"
+            for curve in CURVES
+        ]
+        words = _("{title}, {count} iterations: {curves}")
+        return words.format(title=self.title, count=self.count, curves=", ".join(ends))
 
     def samples_html(self) -> str:
         """The newest texts as a table; what a model wrote stays text."""
@@ -212,14 +222,14 @@ class LiveCurves:
             f"<tr>{cell}{_safe(query)}</td>{cell}{_safe(response)}</td><td>{reward:.2f}</td></tr>"
             for query, response, reward in self.texts
         )
-        head = "".join(f'<th scope="col">{name}</th>' for name in ("query", "→ response", "reward"))
+        head = "".join(f'<th scope="col">{name}</th>' for name in (_("query"), _("→ response"), _("reward")))
         return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
     # --- picture ------------------------------------------------------------------------------------------------------
 
     def draw(self) -> bytes:
         """The curves so far, as PNG."""
-        if self.figure is None:
+        if self.figure is None or self._spoken != language():
             self._set_up()
         for curve in CURVES:
             points, line = self._lines[curve.name]
@@ -235,6 +245,7 @@ class LiveCurves:
         return buffer.getvalue()
 
     def _set_up(self) -> None:
+        self._spoken = language()
         self.figure = Figure(figsize=SIZE, dpi=DPI)  # none of pyplot's: nothing to close, and no second copy
         # fixed margins: a layout engine would take as long again as the drawing
         grid = self.figure.add_gridspec(2, 3, left=0.075, right=0.985, bottom=0.115, top=0.9, wspace=0.36, hspace=0.5)
@@ -249,18 +260,18 @@ class LiveCurves:
         if self.target is not None:
             axes = self._lines["KL"][0].axes
             axes.axhline(self.target, color=GREY, linestyle="--", linewidth=1.5)
-            axes.annotate("target", (1, self.target), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+            axes.annotate(_("target"), (1, self.target), xycoords=("axes fraction", "data"), ha="right", va="bottom")
         self.figure.suptitle(self.title.replace("$", r"\$"), fontsize=12, x=0.075, ha="left")
 
     @staticmethod
     def _dress(axes: Axes, curve: Curve) -> None:
-        axes.set_title(curve.label, fontsize=10)
+        axes.set_title(_(curve.label), fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
         axes.tick_params(labelsize=9)
         axes.margins(x=0.02)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_xlabel("iteration", fontsize=9, labelpad=1)
+        axes.set_xlabel(_("iteration"), fontsize=9, labelpad=1)
 
     def _show(self) -> None:
         """Send picture and words, unless that would take more than its share of the time so far."""
@@ -284,7 +295,8 @@ class LiveCurves:
             return
         from IPython.display import display
 
-        words = self.in_words() + (" (interrupted)" if interrupted else "")
+        words = self.in_words()
+        words = _("{words} (interrupted)").format(words=words) if interrupted else words
         image = {"image/png": base64.b64encode(_smaller(self.draw())).decode() + "\n"}
         self._send(image, {"image/png": {"alt": words}})
         texts = "".join(f"\n{readable(q)} → {readable(r)} ({reward:.2f})" for q, r, reward in self.texts)

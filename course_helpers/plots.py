@@ -1,7 +1,7 @@
 """Figures of the lessons: labelled axes, colours that the colour-blind can tell apart, one look throughout.
 
 Every function draws into the axes it is given, or makes its own, and returns them; the lesson shows the figure with
-``plt.show()``.
+``plt.show()``. Its own words are in the language of the moment; those a lesson passes in stay as they are.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
 from course_helpers.tokens import visible
+from course_helpers.translation import _
 
 # Okabe and Ito, 2008, "Color Universal Design": told apart in every common form of colour blindness
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6E6E6E"
@@ -24,7 +25,7 @@ WIDTH, HEIGHT = 7.0, 3.2  # inches: readable at the width of a notebook
 
 def new_axes(xlabel: str, ylabel: str, title: str = "", height: float = HEIGHT) -> Axes:
     """Empty axes with labels; units belong into the labels."""
-    _, axes = plt.subplots(figsize=(WIDTH, height), layout="constrained")
+    axes = plt.subplots(figsize=(WIDTH, height), layout="constrained")[1]
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
@@ -54,7 +55,7 @@ def token_bars(
     """
     first = np.asarray(next(iter(distributions.values())))
     order = np.argsort(-first, kind="stable")[:top]
-    axes = axes or new_axes("probability", "next token", title, height=0.9 + 0.26 * top)
+    axes = axes or new_axes(_("probability"), _("next token"), title, height=0.9 + 0.26 * top)
     thickness = 0.8 / len(distributions)
     for k, (name, probabilities) in enumerate(distributions.items()):
         places = np.arange(top) + (k - (len(distributions) - 1) / 2) * thickness
@@ -102,7 +103,7 @@ def histogram(
     values: ArrayLike, xlabel: str, title: str = "", marks: Mapping[str, float] | None = None, bins: int = 40
 ) -> Axes:
     """How often each value occurs, with vertical lines at named values."""
-    axes = new_axes(xlabel, "count", title)
+    axes = new_axes(xlabel, _("count"), title)
     axes.hist(np.asarray(values), bins=bins, color=BLUE, alpha=0.75)
     for k, (name, value) in enumerate((marks or {}).items()):
         axes.axvline(value, color=COLOURS[k + 1], linestyle=STYLES[k + 1], linewidth=2, label=f"{name}: {value:.2f}")
@@ -112,7 +113,7 @@ def histogram(
 
 
 def standard_error(
-    sizes: ArrayLike, errors: ArrayLike, sigma: float, ylabel: str, title: str = "", measured: str = "measured"
+    sizes: ArrayLike, errors: ArrayLike, sigma: float, ylabel: str, title: str = "", measured: str = ""
 ) -> Axes:
     """Error of a mean against the number of samples, both logarithmic, beside the law σ/√n.
 
@@ -122,27 +123,27 @@ def standard_error(
         sigma: standard deviation σ of one sample.
         ylabel: the error and its unit.
         title: what the figure shows.
-        measured: name of the points.
+        measured: name of the points; "measured" if empty.
     """
-    axes = new_axes("number of samples n", ylabel, title)
+    axes = new_axes(_("number of samples n"), ylabel, title)
     sizes = np.asarray(sizes)
     axes.loglog(sizes, sigma / np.sqrt(sizes), "--", color=GREY, linewidth=2, label="σ/√n")
-    axes.loglog(sizes, errors, "o", color=BLUE, label=measured)
+    axes.loglog(sizes, errors, "o", color=BLUE, label=measured or _("measured"))
     axes.legend()
     return axes
 
 
 def fine_tuning_map() -> Axes:
     """The approaches the course compares: what each learns from, and where each leads."""
-    _, axes = plt.subplots(figsize=(WIDTH + 2, 3.4), layout="constrained")
+    axes = plt.subplots(figsize=(WIDTH + 2, 3.4), layout="constrained")[1]
     axes.set(xlim=(0, 10), ylim=(0, 4.4))
     axes.axis("off")
     boxes = {
-        "start": ("pre-trained LM\n(much text)", 0.9, 2.4, GREY),
-        "tuned": ("instruction tuning\n(demonstrations)", 3.4, 2.4, BLUE),
-        "judge": ("reward model\n(preferences)", 6.1, 3.8, ORANGE),
-        "ppo": ("RLHF with PPO\n(rollouts, rewards)", 8.9, 3.8, RED),
-        "dpo": ("DPO\n(preferences, no rollouts)", 7.9, 1.1, GREEN),
+        "start": (_("pre-trained LM\n(much text)"), 0.9, 2.4, GREY),
+        "tuned": (_("instruction tuning\n(demonstrations)"), 3.4, 2.4, BLUE),
+        "judge": (_("reward model\n(preferences)"), 6.1, 3.8, ORANGE),
+        "ppo": (_("RLHF with PPO\n(rollouts, rewards)"), 8.9, 3.8, RED),
+        "dpo": (_("DPO\n(preferences, no rollouts)"), 7.9, 1.1, GREEN),
     }
     drawn = {}
     for key, (text, x, y, colour) in boxes.items():
@@ -152,21 +153,21 @@ def fine_tuning_map() -> Axes:
         arrow = {"arrowstyle": "->", "color": GREY, "linewidth": 2, "shrinkA": 8, "shrinkB": 8}
         arrow |= {"patchA": drawn[begin].get_bbox_patch(), "patchB": drawn[end].get_bbox_patch()}
         axes.annotate("", boxes[end][1:3], boxes[begin][1:3], arrowprops=arrow)
-    note = "each can move all weights (full), or only a low-rank addition to them (LoRA)"
+    note = _("each can move all weights (full), or only a low-rank addition to them (LoRA)")
     axes.text(5, 0.1, note, ha="center", color=GREY, fontsize=11)
     return axes
 
 
 def rlhf_loop() -> Axes:
     """One iteration of RLHF: sample responses, estimate rewards, extend the data, update the policy, and again."""
-    _, axes = plt.subplots(figsize=(WIDTH + 2, 4.2), layout="constrained")
+    axes = plt.subplots(figsize=(WIDTH + 2, 4.2), layout="constrained")[1]
     axes.set(xlim=(0, 10), ylim=(0, 5))
     axes.axis("off")
     boxes = (
-        ("1 · sample responses\nY drawn from π_θ(· | X)", 2.3, 4.2, BLUE),
-        ("2 · estimate rewards\nr(X, Y), from a judge", 7.7, 4.2, ORANGE),
-        ("3 · extend the data\n(X, Y, r), ln π_old, ln π_ref", 7.7, 1.5, GREEN),
-        ("4 · update the policy\nE[r] up, at β a nat of KL", 2.3, 1.5, RED),
+        (_("1 · sample responses\nY drawn from π_θ(· | X)"), 2.3, 4.2, BLUE),
+        (_("2 · estimate rewards\nr(X, Y), from a judge"), 7.7, 4.2, ORANGE),
+        (_("3 · extend the data\n(X, Y, r), ln π_old, ln π_ref"), 7.7, 1.5, GREEN),
+        (_("4 · update the policy\nE[r] up, at β a nat of KL"), 2.3, 1.5, RED),
     )
     drawn = []
     for text, x, y, colour in boxes:
@@ -176,8 +177,8 @@ def rlhf_loop() -> Axes:
         arrow = {"arrowstyle": "-|>", "color": GREY, "linewidth": 2, "shrinkA": 8, "shrinkB": 8}
         arrow |= {"patchA": drawn[place].get_bbox_patch(), "patchB": drawn[(place + 1) % 4].get_bbox_patch()}
         axes.annotate("", end[1:3], begin[1:3], arrowprops=arrow)
-    axes.text(5, 2.85, "one iteration;\nthen fresh responses", ha="center", va="center", color=GREY, fontsize=11)
-    axes.text(5, 0.35, "π_ref stays frozen: it says how far π_θ has gone", ha="center", color=GREY, fontsize=11)
+    axes.text(5, 2.85, _("one iteration;\nthen fresh responses"), ha="center", va="center", color=GREY, fontsize=11)
+    axes.text(5, 0.35, _("π_ref stays frozen: it says how far π_θ has gone"), ha="center", color=GREY, fontsize=11)
     return axes
 
 
@@ -219,10 +220,9 @@ def band(
         levels: name → a value known beforehand.
     """
     runs = np.asarray(runs)
-    axes = lines(x, {"mean": runs.mean(axis=0)}, xlabel, ylabel, title, levels)
-    axes.fill_between(
-        x, runs.min(axis=0), runs.max(axis=0), color=BLUE, alpha=0.2, linewidth=0, label="lowest to highest"
-    )
+    axes = lines(x, {_("mean"): runs.mean(axis=0)}, xlabel, ylabel, title, levels)
+    look = {"color": BLUE, "alpha": 0.2, "linewidth": 0, "label": _("lowest to highest")}
+    axes.fill_between(x, runs.min(axis=0), runs.max(axis=0), **look)
     axes.legend()
     return axes
 
@@ -257,7 +257,7 @@ def histograms(
         title: what the figure shows.
         marks: name → a value known beforehand.
     """
-    axes = new_axes(xlabel, "count", title)
+    axes = new_axes(xlabel, _("count"), title)
     bins = np.histogram_bin_edges(np.concatenate([np.ravel(values) for values in series.values()]), bins=60)
     for k, (name, values) in enumerate(series.items()):
         axes.hist(np.ravel(values), bins=bins, histtype="stepfilled", color=COLOURS[k], alpha=0.15)
@@ -310,7 +310,7 @@ def simplex(
     axes.plot(*on_simplex(np.eye(3)[[0, 1, 2, 0]]).T, color=GREY, linewidth=1.2)
     for (x, y), name, below in zip(on_simplex(np.eye(3)), names, (False, True, True), strict=True):
         axes.annotate(
-            "always " + name.replace("$", r"\$"),
+            _("always {name}").format(name=name.replace("$", r"\$")),
             (x, y),
             (0, -6 if below else 5),
             textcoords="offset points",

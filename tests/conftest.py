@@ -1,7 +1,22 @@
 """What several test files share."""
 
+import os
+
 import pytest
 import torch
+
+from course_helpers import translation
+
+os.environ["COURSE_LANGUAGE"] = "en"  # whatever the machine speaks; kernels that a test starts inherit it
+
+
+@pytest.fixture(autouse=True)
+def same_language():
+    """A test may choose a language; the next one finds the one before."""
+    before = translation.language()
+    yield
+    if translation.language() != before:
+        translation.language(before)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from course_helpers.beams import BeamNode, BeamTree
 from course_helpers.tokens import TokenName, visible
+from course_helpers.translation import _
 from course_helpers.widgets.markup import escape, number, quoted
 
 NODE_WIDTH, NODE_HEIGHT, COLUMN, ROW, MARGIN = 112, 34, 156, 42, 10
@@ -42,10 +43,11 @@ def in_words(tree: BeamTree, name: TokenName) -> str:
     best = tree.sequences[0]
     text = "".join(name(token) for token in best.token_ids)
     dead = sum(not node.kept for node in tree.nodes)
-    return (
-        f"Beam search: {len(tree.nodes)} candidates looked at, {dead} of them died. "
-        f"The best response is {quoted(text)} with ln π(Y|X) = {number(best.log_prob)}."
+    words = _(
+        "Beam search: {count} candidates looked at, {dead} of them died. "
+        "The best response is {text} with ln π(Y|X) = {log_prob}."
     )
+    return words.format(count=len(tree.nodes), dead=dead, text=quoted(text), log_prob=number(best.log_prob))
 
 
 def tree_list(tree: BeamTree, name: TokenName) -> str:
@@ -58,14 +60,14 @@ def _branch(tree: BeamTree, parent: int | None, name: TokenName, best: set[int])
     for index, node in enumerate(tree.nodes):
         if node.parent == parent:
             below = _branch(tree, index, name, best)
-            fate = "best response" if index in best else "finished" if node.finished else _fate(node)
+            fate = _("best response") if index in best else _("finished") if node.finished else _fate(node)
             items.append(f"<li><code>{escape(visible(name(node.token_id)))}</code> {number(node.score)}, {fate}")
             items.append(f"<ul>{below}</ul></li>" if below else "</li>")
     return "".join(items)
 
 
 def _fate(node: BeamNode) -> str:
-    return "kept" if node.kept else "died"
+    return _("kept") if node.kept else _("died")
 
 
 def _best(tree: BeamTree) -> set[int]:
@@ -121,9 +123,10 @@ def _node(node: BeamNode, place: Place, name: TokenName, best: bool) -> str:
     short = token if len(token) <= LONGEST else token[: LONGEST - 1] + "…"
     middle, top = place.x + NODE_WIDTH / 2, place.y - NODE_HEIGHT / 2
     mark = "★ " if best else "■ " if node.finished else ""
+    words = _("{token}: ln π of this step {log_prob}, sum {score}, {fate}")
+    words = words.format(token=token, log_prob=number(node.log_prob), score=number(node.score), fate=_fate(node))
     return (
-        f'<g class="{_kind(node, best)}"><title>{escape(token)}: ln π of this step {number(node.log_prob)}, '
-        f"sum {number(node.score)}, {_fate(node)}</title>"
+        f'<g class="{_kind(node, best)}"><title>{escape(words)}</title>'
         f'<rect x="{place.x:.1f}" y="{top:.1f}" width="{NODE_WIDTH}" height="{NODE_HEIGHT}" rx="5"/>'
         f'<text x="{middle:.1f}" y="{place.y - 3:.1f}" class="ch-tree-token">{mark}{escape(short)}</text>'
         f'<text x="{middle:.1f}" y="{place.y + 12:.1f}" class="ch-tree-score">{number(node.score)}</text></g>'

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from course_helpers.tokens import readable, visible
+from course_helpers.translation import N_, _, language
 
 BLOCKS = "▏▎▍▌▋▊▉█"
 AXIS_ENDS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
@@ -19,7 +20,7 @@ AXIS_ENDS = (0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class Shade:
-    """One step of the colour scale: probabilities from `at_least` on, their background and their text colour."""
+    """One step of the colour scale: probabilities from `at_least` on, their background, text colour and name."""
 
     at_least: float
     background: str
@@ -30,12 +31,12 @@ class Shade:
 # One hue from light to dark: it can be read with any colour vision and printed in grey. Both colours are given, so it
 # does not depend on the theme.
 SHADES = (
-    Shade(0.5, "#e6f0fa", "#111111", "50 % or more"),
-    Shade(0.2, "#c3dbf0", "#111111", "20 to 50 %"),
-    Shade(0.1, "#92bee2", "#111111", "10 to 20 %"),
-    Shade(0.05, "#5c9bd1", "#111111", "5 to 10 %"),
-    Shade(0.01, "#2a69a8", "#ffffff", "1 to 5 %"),
-    Shade(0.0, "#0b3360", "#ffffff", "below 1 %"),
+    Shade(0.5, "#e6f0fa", "#111111", N_("50 % or more")),
+    Shade(0.2, "#c3dbf0", "#111111", N_("20 to 50 %")),
+    Shade(0.1, "#92bee2", "#111111", N_("10 to 20 %")),
+    Shade(0.05, "#5c9bd1", "#111111", N_("5 to 10 %")),
+    Shade(0.01, "#2a69a8", "#ffffff", N_("1 to 5 %")),
+    Shade(0.0, "#0b3360", "#ffffff", N_("below 1 %")),
 )
 
 
@@ -85,9 +86,9 @@ def scientific(value: float) -> str:
     return f"{digits} × 10<sup>{number(int(power), 0)}</sup>"
 
 
-def count_of(number_of: int, thing: str) -> str:
-    """A number and its noun: ``1 token``, ``2 tokens``."""
-    return f"{number_of:,} {thing}{'' if number_of == 1 else 's'}"
+def whole(count: int) -> str:
+    """A count, its digits in groups of three; no comma between them where a comma begins the decimals."""
+    return f"{count:,}" if language() == "en" else f"{count:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def shade(probability: float) -> Shade:
@@ -114,22 +115,28 @@ def bars(rows: Sequence[Bar], compare: bool = True) -> str:
         compare: also draw the policy's own probability, as a grey outline and a column.
     """
     end = axis_end(rows)
-    outline = "; outline: policy" if compare else ""
-    head = f'<th scope="col">token</th><th scope="col">0 to {100 * end:.0f} %{outline}</th>'
-    head += '<th scope="col">now</th><th scope="col">policy</th>' if compare else '<th scope="col">π</th>'
+    scale = _("0 to {end} %; outline: policy") if compare else _("0 to {end} %")
+    names = (_("token"), scale.format(end=f"{100 * end:.0f}"), *_columns(compare))
+    head = "".join(f'<th scope="col">{name}</th>' for name in names)
     body = "".join(_bar_row(row, end, compare) for row in rows)
     return f'<table class="ch-bars"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
+def _columns(compare: bool) -> tuple[str, ...]:
+    """Heads of the columns of numbers."""
+    return (_("now"), _("policy")) if compare else ("π",)
+
+
 def _bar_row(row: Bar, end: float, compare: bool) -> str:
     cut = row.probability <= 0 < row.before
+    now = _("cut") if cut else escape(percent(row.probability))
     outline = f'<div class="ch-outline" style="width:{length(row.before / end)}"></div>' if compare else ""
     before = f"<td>{escape(percent(row.before))}</td>" if compare else ""
     return (
         f'<tr class="{"ch-cut" if cut else "ch-kept"}"><th scope="row" title="{escape(visible(row.token))}">'
         f'{code(row.token)}</th><td><div class="ch-track">'
         f'<div class="ch-fill" style="width:{length(row.probability / end)}"></div>{outline}</div></td>'
-        f"<td>{'cut' if cut else escape(percent(row.probability))}</td>{before}</tr>"
+        f"<td>{now}</td>{before}</tr>"
     )
 
 
@@ -142,12 +149,10 @@ def block_bar(share: float, width: int = 20) -> str:
 def static_bars(rows: Sequence[Bar], compare: bool = True) -> str:
     """The bar picture as a plain table that says the same without styles."""
     end = axis_end(rows)
-    head = "<th>now</th><th>policy</th>" if compare else "<th>π</th>"
+    names = (_("token"), *_columns(compare), _("0 to {end} %").format(end=f"{100 * end:.0f}"))
+    head = "".join(f"<th>{name}</th>" for name in names)
     body = "".join(_static_row(row, end, compare) for row in rows)
-    return (
-        f"<table><thead><tr><th>token</th>{head}<th>0 to {100 * end:.0f} %</th></tr></thead>"
-        f"<tbody>{body}</tbody></table>"
-    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _static_row(row: Bar, end: float, compare: bool) -> str:
@@ -165,13 +170,19 @@ def token_span(token: str, probability: float, title: str) -> str:
     )
 
 
+def drawn_in_words(policy: float, drawn: float) -> str:
+    """What is said of a token that was drawn: its probability under the policy, and the one it was drawn with."""
+    return _("π = {policy}, drawn with {drawn}").format(policy=percent(policy), drawn=percent(drawn))
+
+
 def legend() -> str:
     """The colour scale in words."""
     steps = "".join(
-        f'<span class="ch-token" style="background:{step.background};color:{step.text}">{step.label}</span>'
+        f'<span class="ch-token" style="background:{step.background};color:{step.text}">{_(step.label)}</span>'
         for step in SHADES
     )
-    return f'<p class="ch-legend">colour: π of the token {steps}</p>'
+    words = _("colour: π of the token {steps}").format(steps=steps)
+    return f'<p class="ch-legend">{words}</p>'
 
 
 def alert(text: str) -> str:

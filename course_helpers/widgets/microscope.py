@@ -12,9 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from course_helpers.beams import BeamTree, beam_search
 from course_helpers.sampling import SamplingSettings, log_softmax, softmax, stages
 from course_helpers.tokens import TokenName, token_names
+from course_helpers.translation import N_, SpokenError, _, ngettext
 from course_helpers.widgets.beam_picture import in_words, tree_list, tree_svg
 from course_helpers.widgets.controls import SamplingControls, button, int_slider, prompt_box, seed_box
-from course_helpers.widgets.markup import code, count_of, escape, length, number, percent, token_span
+from course_helpers.widgets.markup import code, drawn_in_words, escape, length, number, percent, token_span, whole
 from course_helpers.widgets.panel import Panel, box, heading, html_part
 from course_helpers.widgets.policy import MODEL_LOCK, next_logits, prompt_ids
 
@@ -33,19 +34,20 @@ class Stage:
 
 def setting_of(stage: str, settings: SamplingSettings) -> str:
     """What a stage does with these settings, in a few signs; "off" if nothing."""
+    limits = _("{low} to {high}").format(low=settings.min_new_tokens, high=settings.max_new_tokens)
     notes = {
-        "logits": "policy",
-        "repetition penalty": _unless(settings.repetition_penalty, 1.0, "{:g}"),
-        "min/max new tokens": f"{settings.min_new_tokens} to {settings.max_new_tokens}",
-        "temperature": _unless(settings.temperature, 1.0, "τ = {:g}"),
-        "top-k": _unless(settings.top_k, 0, "k = {:g}"),
-        "top-p": _unless(settings.top_p, 1.0, "p = {:g}"),
+        N_("logits"): _("policy"),
+        N_("repetition penalty"): _unless(settings.repetition_penalty, 1.0, "{:g}"),
+        N_("min/max new tokens"): limits,
+        N_("temperature"): _unless(settings.temperature, 1.0, "τ = {:g}"),
+        N_("top-k"): _unless(settings.top_k, 0, "k = {:g}"),
+        N_("top-p"): _unless(settings.top_p, 1.0, "p = {:g}"),
     }
     return notes.get(stage, "")
 
 
-def _unless(value: float, neutral: float, text: str) -> str:
-    return "off" if value == neutral else text.format(value)
+def _unless(value: float, neutral: float, symbols: str) -> str:
+    return _("off") if value == neutral else symbols.format(value)
 
 
 @dataclass(frozen=True)
@@ -82,17 +84,18 @@ class DecodingMicroscope(Panel):
         self.query: list[int] = []
         self.steps: list[Step] = []
         self.logits: np.ndarray | None = None
+        self.found: BeamTree | None = None
         self.prompt = prompt_box(prompt)
         self.controls = SamplingControls(lambda: self.guard(self.refresh))
         self.seed = seed_box()
         self.text, self.table = html_part("ch-text"), html_part("ch-stages")
         self.text.add_class("ch-live")
-        self.next_button = button("Next step", icon="step-forward", style="primary")
-        self.back_button = button("Back", icon="undo")
-        self.beams, self.depth = int_slider("beams", 2, 1, 4), int_slider("depth", 3, 1, 6)
-        self.search_button = button("Search", icon="sitemap", style="primary")
+        self.next_button = button(N_("Next step"), icon="step-forward", style="primary")
+        self.back_button = button(N_("Back"), icon="undo")
+        self.beams, self.depth = int_slider(N_("beams"), 2, 1, 4), int_slider(N_("depth"), 3, 1, 6)
+        self.search_button = button(N_("Search"), icon="sitemap", style="primary")
         self.tree = html_part("ch-beams")
-        super().__init__("Decoding microscope", self._layout_parts())
+        super().__init__(N_("Decoding microscope"), self._layout_parts())
         self._connect()
         self.guard(self.read_prompt)
 
@@ -105,7 +108,7 @@ class DecodingMicroscope(Panel):
             walk,
             self.text,
             self.table,
-            heading("Beam search from here"),
+            heading(N_("Beam search from here")),
             search,
             self.tree,
         ]
@@ -137,7 +140,8 @@ class DecodingMicroscope(Panel):
 
     def look(self) -> None:
         """Ask the policy for the logits of this step, and show them."""
-        self.tree.value, self.logits = "", None
+        self.logits, self.found = None, None
+        self.show_tree()
         try:
             if self.query and not self.ended:
                 self.logits = next_logits(self.model, self.context)
@@ -172,7 +176,9 @@ class DecodingMicroscope(Panel):
     def next_step(self) -> None:
         """Write the chosen token and go on."""
         if self.logits is None:
-            raise ValueError("There is nothing to write: the text has ended or has no room. Go back, or type a prompt.")
+            raise SpokenError(
+                N_("There is nothing to write: the text has ended or has no room. Go back, or type a prompt.")
+            )
         shown = self.stages()
         token = self.chosen(shown)
         log_prob = log_softmax(self.logits)[token]
@@ -187,25 +193,33 @@ class DecodingMicroscope(Panel):
     def text_html(self) -> str:
         """The prompt and what was written, coloured by the policy's probability."""
         spans = "".join(self._span(step) for step in self.steps)
-        total = math.fsum(step.log_prob for step in self.steps)
-        end = " The text has ended." if self.ended else f" Below: step t = {len(self.steps) + 1}."
         return (
             f'<div class="ch-flow"><span class="ch-query">{escape(self.prompt.value)}</span>{spans}</div>'
-            f'<p class="ch-hint">ln π(Y|X) = {number(total)} over {count_of(len(self.steps), "token")}.{end}</p>'
+            f'<p class="ch-hint">{self._sum_in_words()} {self._place_in_words()}</p>'
         )
+
+    def _sum_in_words(self) -> str:
+        total, count = math.fsum(step.log_prob for step in self.steps), len(self.steps)
+        words = ngettext("ln π(Y|X) = {total} over {count} token.", "ln π(Y|X) = {total} over {count} tokens.", count)
+        return words.format(total=number(total), count=whole(count))
+
+    def _place_in_words(self) -> str:
+        if self.ended:
+            return _("The text has ended.")
+        return _("Below: step t = {step}.").format(step=len(self.steps) + 1)
 
     def _span(self, step: Step) -> str:
         policy = math.exp(step.log_prob)
-        return token_span(self.name(step.token_id), policy, f"π = {percent(policy)}, drawn with {percent(step.drawn)}")
+        return token_span(self.name(step.token_id), policy, drawn_in_words(policy, step.drawn))
 
     def search(self) -> None:
         """Draw the tree of a beam search that starts here."""
         if not self.query or self.ended:
-            raise ValueError(
-                "There is nothing to search: the text has ended or there is no prompt. Go back, or type one."
+            raise SpokenError(
+                N_("There is nothing to search: the text has ended or there is no prompt. Go back, or type one.")
             )
         with MODEL_LOCK:
-            found = beam_search(
+            self.found = beam_search(
                 self.model,
                 self.context,
                 num_beams=self.beams.value,
@@ -213,33 +227,43 @@ class DecodingMicroscope(Panel):
                 length_penalty=0.0,  # the best is then the most probable, by the numbers the tree shows
                 eos_token_id=self.tokenizer.eos_token_id,
             )
-        self.tree.value = tree_html(found, self.name)
+        self.show_tree()
+
+    def show_tree(self) -> None:
+        """Show what the last search found."""
+        self.tree.value = tree_html(self.found, self.name) if self.found else ""
+
+    def speak(self) -> None:
+        """Say the tree again, too, without a new search."""
+        self.show_tree()
+        super().speak()
 
     def static_html(self) -> str:
         """The stages as a plain table."""
         if self.logits is None:
             return ""
         shown = self.stages()
+        origin = _("{settings}, seed {seed}").format(settings=self.controls.in_words(), seed=self.seed.value)
         return (
-            f"<p>{code(self.prompt.value)}</p><p>{escape(self.controls.in_words())}, seed {self.seed.value}</p>"
-            f"{stages_html(shown, self.rows(shown), self.name)}"
+            f"<p>{code(self.prompt.value)}</p><p>{escape(origin)}</p>{stages_html(shown, self.rows(shown), self.name)}"
         )
 
 
 def stages_html(shown: Sequence[Stage], rows: tuple[list[int], int], name: TokenName) -> str:
     """One row a token, one column a stage: its logit and its probability, or the word "cut"."""
     ids, chosen = rows
-    head = "".join(f'<th scope="col"><b>{escape(s.name)}</b><br>{escape(s.setting)}</th>' for s in shown)
+    head = "".join(f'<th scope="col"><b>{escape(_(s.name))}</b><br>{escape(s.setting)}</th>' for s in shown)
     body = "".join(_row(index, index == chosen, shown, name) for index in ids)
+    first, last = _("token"), _("chosen")
     return (
-        f'<table class="ch-stage-table"><thead><tr><th scope="col"><b>token</b></th>{head}<th scope="col"><b>chosen</b>'
-        f"</th></tr></thead><tbody>{body}</tbody></table>"
+        f'<table class="ch-stage-table"><thead><tr><th scope="col"><b>{first}</b></th>{head}'
+        f'<th scope="col"><b>{last}</b></th></tr></thead><tbody>{body}</tbody></table>'
     )
 
 
 def _row(index: int, chosen: bool, shown: Sequence[Stage], name: TokenName) -> str:
     cells = "".join(_cell(index, before, stage) for before, stage in zip([None, *shown], shown, strict=False))
-    kind, mark = ("ch-chosen", "★ chosen") if chosen else ("ch-other", "")
+    kind, mark = ("ch-chosen", _("★ chosen")) if chosen else ("ch-other", "")
     return f'<tr class="{kind}"><th scope="row">{code(name(index))}</th>{cells}<td>{mark}</td></tr>'
 
 
@@ -247,7 +271,8 @@ def _cell(index: int, before: Stage | None, stage: Stage) -> str:
     """A token after a stage; what the stage left as it was is pale."""
     logit, probability = stage.logits[index], stage.probabilities[index]
     if math.isinf(logit):
-        return '<td class="ch-gone">cut</td>'
+        cut = _("cut")
+        return f'<td class="ch-gone">{cut}</td>'
     kind = "ch-first" if before is None else "ch-same" if _same(index, before, stage) else "ch-changed"
     return (
         f'<td class="{kind}">{number(logit)}<br>{escape(percent(probability))}'
@@ -263,9 +288,13 @@ def _same(index: int, before: Stage, after: Stage) -> bool:
 
 def tree_html(tree: BeamTree, name: TokenName) -> str:
     """The tree as a drawing with its key, and as a list."""
+    key = _(
+        "In each box the token and ln π of the text up to it. ★ best response, ■ finished, "
+        "full lines kept, dashed lines died."
+    )
+    as_list = _("The same tree as a list")
     return (
         f'<p>{escape(in_words(tree, name))}</p><div class="ch-scroll">{tree_svg(tree, name)}</div>'
-        '<p class="ch-hint">In each box the token and ln π of the text up to it. ★ best response, ■ finished, '
-        "full lines kept, dashed lines died.</p>"
-        f"<details><summary>The same tree as a list</summary>{tree_list(tree, name)}</details>"
+        f'<p class="ch-hint">{key}</p>'
+        f"<details><summary>{as_list}</summary>{tree_list(tree, name)}</details>"
     )

@@ -1,4 +1,4 @@
-"""What every widget of the course shares: look, messages, accessible names, and a static version."""
+"""What every widget of the course shares: look, messages, language, accessible names, and a static version."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from course_helpers.translation import TAGS, _, follow, language, say
 from course_helpers.widgets.markup import alert, escape
 from course_helpers.widgets.style import NAME_THE_SLIDERS, STYLE
 
@@ -19,9 +20,11 @@ def html_part(name: str, value: str = "") -> widgets.HTML:
     return part
 
 
-def heading(text: str) -> widgets.HTML:
-    """The first line of a part of a panel."""
-    return html_part("ch-head", f'<div class="ch-part">{escape(text)}</div>')
+def heading(message: str) -> widgets.HTML:
+    """The first line of a part of a panel; its English words are marked with `N_`."""
+    part = html_part("ch-head")
+    say(part, "value", message, lambda text: f'<div class="ch-part">{escape(text)}</div>')
+    return part
 
 
 def box(name: str, children: Sequence[widgets.Widget]) -> widgets.Box:
@@ -34,10 +37,11 @@ def box(name: str, children: Sequence[widgets.Widget]) -> widgets.Box:
 class Panel(widgets.VBox):
     """A widget of the course: a title, the parts a lesson looks at, and a place for messages.
 
-    A subclass gives `static_html`; where no kernel runs (GitHub, a converted page), that is what is seen.
+    A subclass draws its parts in `refresh` from what it remembers, so that they can be drawn again in another language,
+    and gives `static_html`; where no kernel runs (GitHub, a converted page), that is what is seen.
 
     Args:
-        title: the first line.
+        title: the first line in English, marked with `N_` where it is written.
         parts: the widgets below it.
     """
 
@@ -45,23 +49,31 @@ class Panel(widgets.VBox):
         """Put the parts together."""
         self.title = title
         self.lock = threading.RLock()
+        self.trouble: Exception | None = None
         self.message = html_part("ch-message")
+        self.title_line = html_part("ch-head", title_html(title))
         sheet = html_part("ch-sheet", f'<style onload="{escape(NAME_THE_SLIDERS)}">{STYLE}</style>')
-        head = html_part("ch-head", f'<div class="ch-title">{escape(title)}</div>')
-        super().__init__([sheet, head, *parts, self.message])
+        super().__init__([sheet, self.title_line, *parts, self.message])
         self.add_class("ch-panel")
+        follow(self, lambda panel: panel.change_language())
+
+    def refresh(self) -> None:
+        """Draw what changes; a panel in which nothing does has nothing to draw."""
+
+    def speak(self) -> None:
+        """Say everything in the language of the moment; what the learner did stays."""
+        self.title_line.value = title_html(self.title)
+        self.refresh()
+
+    def change_language(self) -> None:
+        """`speak`, and keep the message that was on show."""
+        with self.lock:
+            self._tell(trouble_of(self.speak) or self.trouble)
 
     def guard(self, action: Callable[[], None]) -> None:
         """Run what a control asks for, one at a time; an error becomes a message in the widget."""
         with self.lock:
-            try:
-                action()
-            except ValueError as error:  # these are written for the learner
-                self.message.value = alert(str(error))
-            except Exception as error:  # a callback has no cell in which a traceback could be seen
-                self.message.value = alert(f"Something went wrong: {type(error).__name__}: {error}")
-            else:
-                self.message.value = ""
+            self._tell(trouble_of(action))
 
     def work(self, clicked: widgets.Button, action: Callable[[], None]) -> None:
         """`guard` for what takes long: the button that asked for it rests until it is done."""
@@ -71,6 +83,10 @@ class Panel(widgets.VBox):
         finally:
             clicked.disabled = False
 
+    def _tell(self, trouble: Exception | None) -> None:
+        self.trouble = trouble
+        self.message.value = alert(trouble_in_words(trouble)) if trouble else ""
+
     def static_html(self) -> str:
         """The widget's content as plain HTML without styles, scripts or ids."""
         return ""
@@ -78,8 +94,9 @@ class Panel(widgets.VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The live view, and the static version for whoever has no kernel."""
         bundle = dict(super()._repr_mimebundle_(**kwargs) or {})
-        bundle["text/plain"] = f"{type(self).__name__}: {self.title}"
-        bundle["text/html"] = f"<p><b>{escape(self.title)}</b></p>{self._static_or_nothing()}{self.message.value}"
+        title = _(self.title)
+        bundle["text/plain"] = f"{type(self).__name__}: {title}"
+        bundle["text/html"] = f"<p><b>{escape(title)}</b></p>{self._static_or_nothing()}{self.message.value}"
         return bundle
 
     def _static_or_nothing(self) -> str:
@@ -87,3 +104,26 @@ class Panel(widgets.VBox):
             return self.static_html()
         except ValueError:  # settings at odds: the message says so already
             return ""
+
+
+def title_html(title: str) -> str:
+    """The first line of a panel, and what the page has to know to name its sliders and to read it aloud."""
+    value_of = _("{name}, value")
+    known = f'lang="{TAGS[language()]}" data-value-of="{escape(value_of)}"'
+    return f'<div class="ch-title" {known}>{escape(_(title))}</div>'
+
+
+def trouble_of(action: Callable[[], None]) -> Exception | None:
+    """What went wrong with an action, if anything; without the traceback, which would keep its variables alive."""
+    try:
+        action()
+    except Exception as error:  # a callback has no cell in which a traceback could be seen
+        return error.with_traceback(None)
+    return None
+
+
+def trouble_in_words(trouble: Exception) -> str:
+    """What to tell the learner."""
+    if isinstance(trouble, ValueError):  # these are written for the learner
+        return str(trouble)
+    return _("Something went wrong: {kind}: {error}").format(kind=type(trouble).__name__, error=trouble)

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from course_helpers.rollouts import check_prompt, evaluation_mode, next_token_logits
+from course_helpers.translation import N_, SpokenError
 
 # Callbacks run beside a running cell and beside each other: one of them at a time asks a model.
 MODEL_LOCK = threading.RLock()
@@ -23,7 +24,7 @@ def prompt_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, promp
     """
     ids = list(tokenizer(prompt, verbose=False)["input_ids"])
     if not ids:
-        raise ValueError("The prompt is empty: a policy needs at least one token to continue. Type a few words.")
+        raise SpokenError(N_("The prompt is empty: a policy needs at least one token to continue. Type a few words."))
     return check_prompt(model, ids, 1)
 
 
@@ -35,5 +36,5 @@ def next_logits(model: PreTrainedModel, token_ids: Sequence[int]) -> np.ndarray:
     """
     check_prompt(model, token_ids, 1)
     with MODEL_LOCK, evaluation_mode(model):
-        logits, _ = next_token_logits(model, torch.tensor([list(token_ids)], device=model.device))
+        logits = next_token_logits(model, torch.tensor([list(token_ids)], device=model.device))[0]
     return logits[0].cpu().double().numpy()  # in this order: not every accelerator knows doubles

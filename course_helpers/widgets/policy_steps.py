@@ -10,8 +10,9 @@ import ipywidgets as widgets
 import torch
 
 from course_helpers import toy
+from course_helpers.translation import N_, _, ngettext
 from course_helpers.widgets.controls import button, float_slider, int_slider
-from course_helpers.widgets.markup import count_of, escape, number, percent
+from course_helpers.widgets.markup import escape, number, percent, whole
 from course_helpers.widgets.panel import Panel, box, html_part
 
 WIDTH, HEIGHT, SIDE, MARGIN, TOP = 460, 372, 350.0, 55.0, 34.0
@@ -114,21 +115,22 @@ class PolicySteps(Panel):
         """Build the controls and draw."""
         sizes = [len(names), len(rewards), len(theta)]
         if sizes != [3, 3, 3]:
-            raise ValueError(f"names, rewards and theta hold {sizes} entries; the triangle needs three of each.")
+            words = _("names, rewards and theta hold {sizes} entries; the triangle needs three of each.")
+            raise ValueError(words.format(sizes=sizes))
         toy.policy_gradient(list(theta), list(rewards))  # complains about what is no number
         self.names, self.seed = [str(name) for name in names], seed
         self.rewards, self.start = (torch.tensor(list(x), dtype=torch.float64) for x in (rewards, theta))
-        self.rate = float_slider("learning rate η", rate, 0.05, 3.0, 0.05)
-        self.baseline = float_slider("baseline b", baseline, -3.0, 3.0, 0.1)
-        self.batch = int_slider("batch size n", batch, 1, 64)
+        self.rate = float_slider(N_("learning rate η"), rate, 0.05, 3.0, 0.05)
+        self.baseline = float_slider(N_("baseline b"), baseline, -3.0, 3.0, 0.1)
+        self.batch = int_slider(N_("batch size n"), batch, 1, 64)
         self.defaults = [(slider, slider.value) for slider in self.sliders]
         self._build()
         self.reset()
 
     def _build(self) -> None:
-        self.step_button = button("Step", icon="play", style="primary")
-        self.ten_button = button("Ten steps", icon="forward")
-        self.reset_button = button("Reset", icon="undo")
+        self.step_button = button(N_("Step"), icon="play", style="primary")
+        self.ten_button = button(N_("Ten steps"), icon="forward")
+        self.reset_button = button(N_("Reset"), icon="undo")
         self.next_step, self.summary = html_part("ch-next"), html_part("ch-summary")
         self.picture, self.table = html_part("ch-curve"), html_part("ch-numbers")
         self.summary.add_class("ch-live")
@@ -136,7 +138,9 @@ class PolicySteps(Panel):
         controls = widgets.VBox([*self.sliders, buttons, self.next_step])
         controls.add_class("ch-controls")
         columns = box("ch-columns", [controls, box("ch-picture", [self.summary, self.picture, self.table])])
-        super().__init__("Policy gradient, step by step", [html_part("ch-sheet", f"<style>{LOOK}</style>"), columns])
+        super().__init__(
+            N_("Policy gradient, step by step"), [html_part("ch-sheet", f"<style>{LOOK}</style>"), columns]
+        )
         for slider in self.sliders:
             slider.observe(lambda change: self.guard(self.say_next), "value")
         self.step_button.on_click(lambda clicked: self.guard(self.step))
@@ -168,7 +172,7 @@ class PolicySteps(Panel):
     def step(self, times: int = 1) -> None:
         """Take one step, or several."""
         settings = [slider.value for slider in self.sliders]
-        for _ in range(times):
+        for _time in range(times):
             self.steps.append(take_step(self.theta, self.rewards, *settings, self.generator))
         self.refresh()
 
@@ -185,18 +189,18 @@ class PolicySteps(Panel):
         """What each response would do at the baseline chosen now."""
         advantages = (self.rewards - self.baseline.value).tolist()
         each = ", ".join(f"{name} ({_effect(A)})" for name, A in zip(self.names, advantages, strict=True))
-        self.next_step.value = f'<p class="ch-hint">If drawn: {escape(each)}.</p>'
+        words = _("If drawn: {each}.").format(each=each)
+        self.next_step.value = f'<p class="ch-hint">{escape(words)}</p>'
 
     def in_words(self) -> str:
         """The last step and its outcome, in sentences."""
-        now = f"E[r] = {number(self._mean_reward(self.pi))}"
         if not self.steps:
-            return f"No step yet: {now}. Press Step to draw and move."
+            words = _("No step yet: E[r] = {mean}. Press Step to draw and move.")
+            return words.format(mean=number(self._mean_reward(self.pi)))
         last = self.steps[-1]
-        return (
-            f"Step {len(self.steps)}: drawn {self._drawn(last)}. E[r] went from "
-            f"{number(self._mean_reward(last.before))} to {number(self._mean_reward(last.after))}."
-        )
+        before, after = (number(self._mean_reward(pi)) for pi in (last.before, last.after))
+        words = _("Step {step}: drawn {drawn}. E[r] went from {before} to {after}.")
+        return words.format(step=len(self.steps), drawn=self._drawn(last), before=before, after=after)
 
     def _drawn(self, step: Step) -> str:
         seen = [(c, name, A) for c, name, A in zip(step.counts, self.names, step.advantages, strict=True) if c]
@@ -208,7 +212,8 @@ class PolicySteps(Panel):
 
     def table_html(self) -> str:
         """Each response: reward, draws, advantage, probability before and after the last step."""
-        head = "".join(f'<th scope="col">{name}</th>' for name in ("response", "r", "A = r − b", "drawn", "π", "was"))
+        names = (_("response"), "r", "A = r − b", _("drawn"), "π", _("was"))
+        head = "".join(f'<th scope="col">{name}</th>' for name in names)
         last = self.steps[-1] if self.steps else None
         rows = ""
         for k, (name, r, p) in enumerate(zip(self.names, self.rewards.tolist(), self.pi.tolist(), strict=True)):
@@ -224,17 +229,20 @@ class PolicySteps(Panel):
     def svg(self) -> str:
         """The simplex: one corner a response, the way so far, and the last step beside the exact one."""
         shown, x, y = self._lines(), *point(self.pi)
+        key = _(
+            "Each corner: the policy that always writes this. Ring: the policy now. Orange: its last step. "
+            "Dashed blue: that of the exact gradient. Grey: the way so far."
+        )
         return (
             f'<svg class="ch-simplex" role="img" aria-label="{escape(self._picture_in_words())}" width="{WIDTH}" '
             f'height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}">{_grid()}{self._corners()}'
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6"/>{shown}</svg>'
-            '<p class="ch-hint">Each corner: the policy that always writes this. Ring: the policy now. Orange: its '
-            "last step. Dashed blue: that of the exact gradient. Grey: the way so far.</p>"
+            f'<p class="ch-hint">{key}</p>'
         )
 
     def _picture_in_words(self) -> str:
         parts = ", ".join(f"{name} {percent(p)}" for name, p in zip(self.names, self.pi.tolist(), strict=True))
-        return f"Triangle of policies over three responses. The policy now: {parts}."
+        return _("Triangle of policies over three responses. The policy now: {parts}.").format(parts=parts)
 
     def _corners(self) -> str:
         texts = [f"{name if len(name) <= 20 else name[:19] + '…'}, r = {r}" for name, r in self._labels()]
@@ -264,13 +272,25 @@ class PolicySteps(Panel):
         for index in range(1, STATIC_STEPS + 1):
             step = take_step(theta, self.rewards, *settings, generator)
             theta, rows = step.theta, rows + self._static_row(index, self._drawn(step), step.after)
-        names = ("step", "drawn", *(f"π({name})" for name in self.names), "E[r]")
+        names = (_("step"), _("drawn"), *(f"π({name})" for name in self.names), "E[r]")
         head = "".join(f"<th>{escape(name)}</th>" for name in names)
-        rewards = ", ".join(f"{name} {r}" for name, r in self._labels())
-        return (
-            f"<p>Rewards: {escape(rewards)}. The first {STATIC_STEPS} steps at learning rate {number(settings[0])}, "
-            f"baseline {number(settings[1])}, {count_of(settings[2], 'draw')} a step:</p>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        lead = escape(self._settings_in_words(*settings))
+        return f"<p>{lead}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+
+    def _settings_in_words(self, rate: float, baseline: float, batch: int) -> str:
+        words = ngettext(
+            "Rewards: {rewards}. The first {steps} steps at learning rate {rate}, baseline {baseline}, "
+            "{draws} draw a step:",
+            "Rewards: {rewards}. The first {steps} steps at learning rate {rate}, baseline {baseline}, "
+            "{draws} draws a step:",
+            batch,
+        )
+        return words.format(
+            rewards=", ".join(f"{name} {r}" for name, r in self._labels()),
+            steps=STATIC_STEPS,
+            rate=number(rate),
+            baseline=number(baseline),
+            draws=whole(batch),
         )
 
     def _static_row(self, index: int, drawn: str, pi: torch.Tensor) -> str:
@@ -281,8 +301,10 @@ class PolicySteps(Panel):
 def _effect(advantage: float) -> str:
     """What a draw of this advantage does to the policy."""
     if round(advantage, 9) == 0:
-        return "A = 0.00, does nothing"
-    return f"A = {number(advantage)}, {'pulls' if advantage > 0 else 'pushes away'}"
+        words = _("A = {advantage}, does nothing")
+    else:
+        words = _("A = {advantage}, pulls") if advantage > 0 else _("A = {advantage}, pushes away")
+    return words.format(advantage=number(advantage))
 
 
 def point(pi: torch.Tensor | Sequence[float]) -> tuple[float, float]:
@@ -291,7 +313,7 @@ def point(pi: torch.Tensor | Sequence[float]) -> tuple[float, float]:
     Args:
         pi: (3,).
     """
-    first, _, third = (float(p) for p in pi)
+    first, _second, third = (float(p) for p in pi)
     return MARGIN + SIDE * (third + first / 2), TOP + SIDE * math.sqrt(0.75) * (1 - first)
 
 

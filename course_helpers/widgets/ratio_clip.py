@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipywidgets as widgets
 
+from course_helpers.translation import N_, _
 from course_helpers.widgets.controls import button, float_slider
 from course_helpers.widgets.markup import escape, number
 from course_helpers.widgets.panel import Panel, box, html_part
@@ -11,6 +12,21 @@ from course_helpers.widgets.panel import Panel, box, html_part
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 260, 40, 14, 24, 36
 LARGEST = 2.0  # right end of the axis of ρ
 STATIC_RATIOS = (0.5, 0.7, 0.8, 1.0, 1.2, 1.3, 1.5)
+# By whether the advantage is positive.
+HELD = {
+    True: N_("Gradient off: the token is to become likelier, but ρ is already past 1 + ε = {edge}. The clip holds."),
+    False: N_(
+        "Gradient off: the token is to become less likely, but ρ is already past 1 − ε = {edge}. The clip holds."
+    ),
+}
+OPPOSITE = {
+    True: N_("Gradient on: the token is to become likelier, and ρ went the other way. There no clip holds."),
+    False: N_("Gradient on: the token is to become less likely, and ρ went the other way. There no clip holds."),
+}
+WITHIN = {
+    True: N_("Gradient on: the token becomes likelier, and ρ is still within 1 ± ε."),
+    False: N_("Gradient on: the token becomes less likely, and ρ is still within 1 ± ε."),
+}
 LOOK = """
 .ch-panel .ch-clip { display: block; max-width: 100%; height: auto; }
 .ch-panel .ch-clip text { fill: var(--ch-ink); font-size: 12px; text-anchor: middle; }
@@ -49,17 +65,17 @@ class RatioClip(Panel):
 
     def __init__(self, ratio: float = 1.5, epsilon: float = 0.2, advantage: float = 1.0):
         """Build the sliders and draw."""
-        self.ratio = float_slider("importance ratio ρ", ratio, 0.0, LARGEST, 0.05)
-        self.epsilon = float_slider("clip range ε", epsilon, 0.05, 0.5, 0.05)
-        self.advantage = float_slider("advantage A", advantage, -2.0, 2.0, 0.25)
+        self.ratio = float_slider(N_("importance ratio ρ"), ratio, 0.0, LARGEST, 0.05)
+        self.epsilon = float_slider(N_("clip range ε"), epsilon, 0.05, 0.5, 0.05)
+        self.advantage = float_slider(N_("advantage A"), advantage, -2.0, 2.0, 0.25)
         self.defaults = [(slider, slider.value) for slider in self.sliders]
-        self.reset_button = button("Reset", icon="undo")
+        self.reset_button = button(N_("Reset"), icon="undo")
         self.summary, self.picture = html_part("ch-summary"), html_part("ch-curve")
         self.summary.add_class("ch-live")
         controls = widgets.VBox([*self.sliders, self.reset_button])
         controls.add_class("ch-controls")
         columns = box("ch-columns", [controls, box("ch-picture", [self.summary, self.picture])])
-        super().__init__("Ratio and clip", [html_part("ch-sheet", f"<style>{LOOK}</style>"), columns])
+        super().__init__(N_("Ratio and clip"), [html_part("ch-sheet", f"<style>{LOOK}</style>"), columns])
         for slider in self.sliders:
             slider.observe(lambda change: self.guard(self.refresh), "value")
         self.reset_button.on_click(lambda clicked: self.guard(self.reset))
@@ -90,26 +106,24 @@ class RatioClip(Panel):
         ratio, advantage, epsilon = self.values
         value, slope = surrogate(*self.values)
         clipped = min(max(ratio, 1 - epsilon), 1 + epsilon)
-        return (
-            f"min(ρA, clip(ρ) A) = min({number(ratio * advantage)}, {number(clipped * advantage)}) = "
-            f"<b>{number(value)}</b>; loss {number(-value)}; slope in ρ: <b>{number(slope)}</b>"
+        words = _("min(ρA, clip(ρ) A) = min({plain}, {held}) = <b>{value}</b>; loss {loss}; slope in ρ: <b>{slope}</b>")
+        return words.format(
+            plain=number(ratio * advantage),
+            held=number(clipped * advantage),
+            value=number(value),
+            loss=number(-value),
+            slope=number(slope),
         )
 
     def in_words(self) -> str:
         """Whether the gradient is on, and why."""
         ratio, advantage, epsilon = self.values
         if advantage == 0:
-            return "Gradient off: an advantage of 0 asks for nothing."
-        wish = "likelier" if advantage > 0 else "less likely"
+            return _("Gradient off: an advantage of 0 asks for nothing.")
         if surrogate(*self.values)[1] == 0:
-            return f"Gradient off: the token is to become {wish}, but ρ is already past {self._edge()}. The clip holds."
-        if abs(ratio - 1) > epsilon:
-            return f"Gradient on: the token is to become {wish}, and ρ went the other way. There no clip holds."
-        return f"Gradient on: the token becomes {wish}, and ρ is still within 1 ± ε."
-
-    def _edge(self) -> str:
-        _, advantage, epsilon = self.values
-        return f"1 + ε = {number(1 + epsilon)}" if advantage > 0 else f"1 − ε = {number(1 - epsilon)}"
+            edge = 1 + epsilon if advantage > 0 else 1 - epsilon
+            return _(HELD[advantage > 0]).format(edge=number(edge))
+        return _(OPPOSITE[advantage > 0]) if abs(ratio - 1) > epsilon else _(WITHIN[advantage > 0])
 
     # --- the curve ----------------------------------------------------------------------------------------------------
 
@@ -124,12 +138,15 @@ class RatioClip(Panel):
         x, y = self._place(ratio, value)
         band = f'<rect x="{self._x(edges[0]):.1f}" y="{TOP}" width="{self._x(edges[1]) - self._x(edges[0]):.1f}" '
         band += f'height="{HEIGHT - TOP - BOTTOM}"/>'
+        key = _(
+            "Blue: the clipped surrogate. Dashed: ρA without the clip. Grey: 1 ± ε. "
+            "The dot is hollow where the gradient is off."
+        )
         dot = f'<circle class="{"ch-on" if slope else "ch-off"}" cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
         return (
             f'<svg class="ch-clip" role="img" aria-label="{escape(self.in_words())}" width="{WIDTH}" height="{HEIGHT}" '
             f'viewBox="0 0 {WIDTH} {HEIGHT}">{band}{self._axes(edges)}{plain}{held}{dot}</svg>'
-            '<p class="ch-hint">Blue: the clipped surrogate. Dashed: ρA without the clip. Grey: 1 ± ε. '
-            "The dot is hollow where the gradient is off.</p>"
+            f'<p class="ch-hint">{key}</p>'
         )
 
     def _axes(self, edges: tuple[float, float]) -> str:
@@ -138,7 +155,7 @@ class RatioClip(Panel):
         words += [self._word("ch-left", self._x(edges[0]) - 4, TOP - 4, f"1 − ε = {number(edges[0])}")]
         words += [self._word("ch-right", self._x(edges[1]) + 4, TOP - 4, f"1 + ε = {number(edges[1])}")]
         words += [self._word("ch-left", LEFT - 5, self._y(at) + 4, number(at, 1)) for at in self._range()]
-        words += [self._word("", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, "importance ratio ρ")]
+        words += [self._word("", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, _("importance ratio ρ"))]
         return f'<path d="M{LEFT},{zero:.1f} H{WIDTH - RIGHT} M{LEFT},{TOP} V{bottom}"/>{"".join(words)}'
 
     @staticmethod
@@ -167,19 +184,17 @@ class RatioClip(Panel):
     def static_html(self) -> str:
         """The same as a table: both signs of the advantage, some ratios."""
         epsilon, size = self.epsilon.value, abs(self.advantage.value) or 1.0
-        head = "".join(
-            f"<th>{name}</th>" for name in ("ρ", f"A = {number(size)}", "slope", f"A = {number(-size)}", "slope")
-        )
+        names = ("ρ", f"A = {number(size)}", _("slope"), f"A = {number(-size)}", _("slope"))
+        head = "".join(f"<th>{name}</th>" for name in names)
         body = "".join(self._static_row(ratio, size, epsilon) for ratio in STATIC_RATIOS)
-        return (
-            f"<p>ε = {number(epsilon)}: value of min(ρA, clip(ρ) A), and its slope in ρ</p>"
-            f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        )
+        lead = _("ε = {epsilon}: value of min(ρA, clip(ρ) A), and its slope in ρ").format(epsilon=number(epsilon))
+        return f"<p>{lead}</p><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
     @staticmethod
     def _static_row(ratio: float, size: float, epsilon: float) -> str:
         cells = ""
         for advantage in (size, -size):
             value, slope = surrogate(ratio, advantage, epsilon)
-            cells += f"<td>{number(value)}</td><td>{number(slope) if slope else '0 (clip holds)'}</td>"
+            pull = number(slope) if slope else _("0 (clip holds)")
+            cells += f"<td>{number(value)}</td><td>{pull}</td>"
         return f"<tr><td>{number(ratio)}</td>{cells}</tr>"

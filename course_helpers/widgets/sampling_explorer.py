@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import ipywidgets as widgets
 import numpy as np
@@ -10,10 +11,21 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from course_helpers.rollouts import Rollout, sample_rollouts
-from course_helpers.sampling import distribution, entropy, softmax
+from course_helpers.sampling import SamplingSettings, distribution, entropy, softmax
 from course_helpers.tokens import TokenName, token_names
-from course_helpers.widgets.controls import SamplingControls, button, int_slider, prompt_box, seed_box
-from course_helpers.widgets.markup import Bar, bars, count_of, escape, legend, number, percent, static_bars, token_span
+from course_helpers.translation import N_, _, ngettext
+from course_helpers.widgets.controls import SamplingControls, button, in_words, int_slider, prompt_box, seed_box
+from course_helpers.widgets.markup import (
+    Bar,
+    bars,
+    drawn_in_words,
+    escape,
+    legend,
+    number,
+    static_bars,
+    token_span,
+    whole,
+)
 from course_helpers.widgets.panel import Panel, box, heading, html_part
 from course_helpers.widgets.policy import MODEL_LOCK, next_logits, prompt_ids
 
@@ -42,7 +54,7 @@ class LogitsExplorer(Panel):
         name: the text of a token id.
         previous_ids: tokens that already occurred, for the repetition penalty.
         eos_token_id: the token that ends a text, for min and max new tokens.
-        title: the first line.
+        title: the first line, marked with `N_` if it is one of the course's.
         above: widgets to put between title and sliders.
         below: widgets to put under the picture.
     """
@@ -53,7 +65,7 @@ class LogitsExplorer(Panel):
         name: TokenName,
         previous_ids: Sequence[int] = (),
         eos_token_id: int | None = None,
-        title: str = "From logits to the next token",
+        title: str = N_("From logits to the next token"),
         above: Sequence[widgets.Widget] = (),
         below: Sequence[widgets.Widget] = (),
     ):
@@ -89,8 +101,13 @@ class LogitsExplorer(Panel):
 
     def in_words(self, probabilities: np.ndarray) -> str:
         """Entropy and size of a distribution, in a sentence."""
-        tokens = count_of(int((probabilities > 0).sum()), "token")
-        return f"Entropy {number(float(entropy(probabilities)))} nats; {tokens} can be sampled."
+        count = int((probabilities > 0).sum())
+        words = ngettext(
+            "Entropy {entropy} nats; {count} token can be sampled.",
+            "Entropy {entropy} nats; {count} tokens can be sampled.",
+            count,
+        )
+        return words.format(entropy=number(float(entropy(probabilities))), count=whole(count))
 
     def rows(self, probabilities: np.ndarray) -> list[Bar]:
         """The likeliest tokens, and EOS below them if it is not among them."""
@@ -109,6 +126,15 @@ class LogitsExplorer(Panel):
         )
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Rollouts, and what they were drawn with."""
+
+    rollouts: Sequence[Rollout]
+    settings: SamplingSettings
+    seed: int
+
+
 class SamplingExplorer(LogitsExplorer):
     """The distribution of the token that follows a prompt, and rollouts drawn with the same settings.
 
@@ -122,18 +148,19 @@ class SamplingExplorer(LogitsExplorer):
         """Build the panel and read the prompt."""
         self.model, self.tokenizer = model, tokenizer
         self.prompt = prompt_box(prompt)
-        self.count = int_slider("rollouts", 4, 1, 8)
+        self.count = int_slider(N_("rollouts"), 4, 1, 8)
         self.seed = seed_box()
-        self.draw_button = button("Draw rollouts", icon="random", style="primary")
+        self.drawn: Draws | None = None
+        self.draw_button = button(N_("Draw rollouts"), icon="random", style="primary")
         self.rollouts = html_part("ch-rollouts")
         row = box("ch-row", [self.count, self.seed, self.draw_button])
         super().__init__(
             None,
             token_names(tokenizer),
             eos_token_id=tokenizer.eos_token_id,
-            title="Sampling explorer",
+            title=N_("Sampling explorer"),
             above=[self.prompt],
-            below=[heading("Rollouts"), row, self.rollouts],
+            below=[heading(N_("Rollouts")), row, self.rollouts],
         )
         self.prompt.observe(lambda change: self.guard(self.read_prompt), "value")
         self.draw_button.on_click(lambda clicked: self.work(clicked, self.draw))
@@ -159,12 +186,14 @@ class SamplingExplorer(LogitsExplorer):
         """
         values = torch.as_tensor(logits).detach().cpu().double().numpy()
         if values.shape != (len(tokens),):
-            raise ValueError(f"logits have shape {values.shape} and there are {len(tokens)} tokens; expected one each.")
+            words = _("logits have shape {shape} and there are {count} tokens; expected one each.")
+            raise ValueError(words.format(shape=values.shape, count=len(tokens)))
         return LogitsExplorer(values, lambda index: tokens[index], previous_ids, eos_token_id)
 
     def read_prompt(self) -> None:
         """Ask the model what follows the prompt."""
-        self.rollouts.value = ""
+        self.drawn = None
+        self.show_rollouts()
         try:
             ids = prompt_ids(self.model, self.tokenizer, self.prompt.value)
         except ValueError:
@@ -179,37 +208,51 @@ class SamplingExplorer(LogitsExplorer):
         # A generator of its own: a click must not disturb the random numbers of a running cell.
         generator = torch.Generator().manual_seed(self.seed.value)
         with MODEL_LOCK:
-            drawn = sample_rollouts(self.model, ids, self.count.value, settings, generator)
-        self.rollouts.value = rollouts_html(drawn, self.name, f"{self.controls.in_words()}, seed {self.seed.value}")
+            rollouts = sample_rollouts(self.model, ids, self.count.value, settings, generator)
+        self.drawn = Draws(rollouts, settings, self.seed.value)
+        self.show_rollouts()
+
+    def show_rollouts(self) -> None:
+        """Show what was drawn last."""
+        self.rollouts.value = rollouts_html(self.drawn, self.name) if self.drawn else ""
+
+    def speak(self) -> None:
+        """Say the rollouts again, too; the same ones, not new ones."""
+        self.show_rollouts()
+        super().speak()
 
 
-def rollouts_html(drawn: Sequence[Rollout], name: TokenName, settings: str) -> str:
+def rollouts_html(draws: Draws, name: TokenName) -> str:
     """Rollouts side by side, tokens coloured by the policy's probability, with their log-probabilities."""
-    cards = "".join(_card(index, rollout, name) for index, rollout in enumerate(drawn, start=1))
-    mean = sum(sum(rollout.policy_log_probs) for rollout in drawn) / len(drawn)
-    return (
-        f'{legend()}<div class="ch-cards">{cards}</div>'
-        f"<p>Mean of ln π(Y|X) over these rollouts: <b>{number(mean)}</b></p>"
-        f'<p class="ch-hint">Drawn with {escape(settings)}.</p>'
-    )
+    cards = "".join(_card(index, rollout, name) for index, rollout in enumerate(draws.rollouts, start=1))
+    mean = sum(sum(rollout.policy_log_probs) for rollout in draws.rollouts) / len(draws.rollouts)
+    outcome = _("Mean of ln π(Y|X) over these rollouts: <b>{mean}</b>").format(mean=number(mean))
+    origin = _("Drawn with {settings}, seed {seed}.").format(settings=in_words(draws.settings), seed=draws.seed)
+    return f'{legend()}<div class="ch-cards">{cards}</div><p>{outcome}</p><p class="ch-hint">{escape(origin)}</p>'
 
 
 def _card(index: int, rollout: Rollout, name: TokenName) -> str:
     spans = "".join(
-        token_span(name(token), np.exp(policy), f"π = {percent(np.exp(policy))}, drawn with {percent(np.exp(drawn))}")
+        token_span(name(token), np.exp(policy), drawn_in_words(np.exp(policy), np.exp(drawn)))
         for token, policy, drawn in zip(rollout.token_ids, rollout.policy_log_probs, rollout.log_probs, strict=True)
     )
-    total, length = sum(rollout.policy_log_probs), len(rollout.token_ids)
-    tokens = count_of(length, "token")
+    total, count = sum(rollout.policy_log_probs), len(rollout.token_ids)
+    sums = ngettext(
+        "ln π(Y|X) = <b>{total}</b>, the sum over {count} token; {mean} a token",
+        "ln π(Y|X) = <b>{total}</b>, the sum over {count} tokens; {mean} a token",
+        count,
+    )
+    head = _("rollout {index}").format(index=index)
     return (
-        f'<div class="ch-card"><div class="ch-card-head">rollout {index}</div><div class="ch-flow">{spans}</div>'
-        f"<div>ln π(Y|X) = <b>{number(total)}</b>, the sum over {tokens}; {number(total / length)} a token</div>"
+        f'<div class="ch-card"><div class="ch-card-head">{head}</div>'
+        f'<div class="ch-flow">{spans}</div>'
+        f"<div>{sums.format(total=number(total), count=whole(count), mean=number(total / count))}</div>"
         f'<div class="ch-hint">{_ending(rollout)}</div></div>'
     )
 
 
 def _ending(rollout: Rollout) -> str:
     if not rollout.ended:
-        return "cut off before an end of text"
+        return _("cut off before an end of text")
     forced = rollout.log_probs[-1] == 0 and rollout.policy_log_probs[-1] < -0.01
-    return "the end was forced, by max new tokens or the other settings" if forced else "ended by itself"
+    return _("the end was forced, by max new tokens or the other settings") if forced else _("ended by itself")

@@ -2,16 +2,22 @@
 
 # ipywidgets writes a slider's label beside its handle but gives the handle itself no accessible name, and says nothing
 # of what the parts that change are. The style element's load event is the moment the panel is on the page; the
-# observer is there for sliders that arrive after it.
+# observer is there for sliders that arrive after it, and for another language, which changes labels and title.
 NAME_THE_SLIDERS = """
 const panel = this.closest('.ch-panel');
 const name = () => {
+  const title = panel.querySelector('.ch-title');
+  if (!title) return;
+  panel.lang = title.lang;
   panel.querySelectorAll('.widget-slider').forEach(row => {
     const label = row.querySelector('.widget-label').textContent;
     const handle = row.querySelector('[role=slider]');
     const field = row.querySelector('.widget-readout');
     if (handle) handle.setAttribute('aria-label', label);
-    if (field) { field.setAttribute('role', 'textbox'); field.setAttribute('aria-label', label + ', value'); }
+    if (field) {
+      field.setAttribute('role', 'textbox');
+      field.setAttribute('aria-label', title.dataset.valueOf.replace('{name}', () => label));
+    }
   });
   panel.querySelectorAll('.ch-live').forEach(part => part.setAttribute('aria-live', 'polite'));
 };
@@ -43,14 +49,14 @@ STYLE = """
 .ch-panel .ch-columns > .ch-controls { flex: 1 1 290px; min-width: 0; max-width: 420px; }
 .ch-panel .ch-columns > .ch-picture { flex: 2 1 340px; min-width: 0; display: flex; flex-direction: column; }
 .ch-panel .ch-controls, .ch-panel .ch-picture { overflow: visible; }
-.ch-panel .ch-controls > .jupyter-button { align-self: flex-start; margin: 2px 0 2px 136px; }
+.ch-panel .ch-controls > .jupyter-button { align-self: flex-start; margin: 2px 0 2px 160px; }
 .ch-panel .ch-wide { width: 100%; overflow: visible; }
 .ch-panel .ch-wide > .ch-controls { display: grid; gap: 0 24px; width: 100%;
   grid-template-columns: repeat(auto-fit, minmax(min(290px, 100%), 1fr)); }
 .ch-panel .ch-wide > .ch-controls > .jupyter-button { justify-self: start; }
 .ch-panel .ch-row { display: flex; flex-flow: row wrap; gap: 4px 12px; align-items: center; overflow: visible; }
 .ch-panel .ch-row { width: 100%; }
-.ch-panel .ch-row > .widget-hslider { flex: 0 1 320px; min-width: 200px; max-width: 320px; }
+.ch-panel .ch-row > .widget-hslider { flex: 0 1 340px; min-width: 230px; max-width: 340px; }
 .ch-panel code { font-family: var(--ch-mono); font-size: 13px; background: none; color: inherit; white-space: pre; }
 .ch-panel table { border-collapse: collapse; }
 .ch-panel .ch-bars { width: 100%; table-layout: fixed; font-variant-numeric: tabular-nums; }
@@ -58,7 +64,7 @@ STYLE = """
 .ch-panel .ch-bars th, .ch-panel .ch-bars td { padding: 0 6px; font-weight: normal; text-align: right; line-height: 1.2;
   white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .ch-panel .ch-bars thead tr { height: 22px; }
-.ch-panel .ch-bars thead th:nth-child(2) { text-align: left; }
+.ch-panel .ch-bars thead th:nth-child(2) { text-align: left; white-space: normal; }
 .ch-panel .ch-bars thead th { color: var(--ch-soft); font-size: 12px; }
 .ch-panel .ch-bars th:nth-child(1) { width: 112px; }
 .ch-panel .ch-bars th:nth-child(3), .ch-panel .ch-bars th:nth-child(4) { width: 60px; }

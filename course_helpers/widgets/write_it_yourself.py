@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from course_helpers.sampling import log_softmax
 from course_helpers.tokens import readable, token_names
+from course_helpers.translation import N_, _
 from course_helpers.widgets.controls import button, prompt_box
 from course_helpers.widgets.markup import (
     Bar,
@@ -29,8 +30,8 @@ from course_helpers.widgets.policy import next_logits, prompt_ids
 
 CHOICES = 12
 TERM = "π(ω<sub>t</sub> | ω<sub>&lt;t</sub>, X)"
-HINT = "Choose a bar to write its token. Choose a token of the text to go back to before it."
-END = "The text has ended: this token says that nothing follows. Undo, or choose a token to go back to before it."
+HINT = N_("Choose a bar to write its token. Choose a token of the text to go back to before it.")
+END = N_("The text has ended: this token says that nothing follows. Undo, or choose a token to go back to before it.")
 
 
 class WriteItYourself(Panel):
@@ -48,12 +49,17 @@ class WriteItYourself(Panel):
         self.query: list[int] = []
         self.response: list[int] = []
         self.log_probs: list[float] = []
+        self.offered: list[int] = []
+        self.next_log_probs = np.array([])
         self.prompt = prompt_box(prompt)
         self.prompt_text = html_part("ch-prompt-text")
         self.prompt_text.layout.width = "auto"
         self.steps: list[widgets.Button] = []
         self.written = box("ch-written", [self.prompt_text])
-        self.undo_button, self.restart_button = button("Undo", icon="undo"), button("Start over", icon="refresh")
+        self.undo_button, self.restart_button = (
+            button(N_("Undo"), icon="undo"),
+            button(N_("Start over"), icon="refresh"),
+        )
         self.sums = html_part("ch-sums")
         self.sums.add_class("ch-live")
         self.picture = html_part("ch-next-token")
@@ -61,7 +67,7 @@ class WriteItYourself(Panel):
         self.hint = html_part("ch-hints")
         overlay = box("ch-choose", [self.picture, box("ch-choices", self.choices)])
         buttons = box("ch-row", [self.undo_button, self.restart_button])
-        super().__init__("Write it yourself", [self.prompt, self.written, buttons, self.sums, self.hint, overlay])
+        super().__init__(N_("Write it yourself"), [self.prompt, self.written, buttons, self.sums, self.hint, overlay])
         self.prompt.observe(lambda change: self.guard(self.read_prompt), "value")
         self.undo_button.on_click(lambda clicked: self.guard(self.undo))
         self.restart_button.on_click(lambda clicked: self.guard(partial(self.back_to, 0)))
@@ -79,13 +85,13 @@ class WriteItYourself(Panel):
         try:
             self.query = prompt_ids(self.model, self.tokenizer, self.prompt.value)
         finally:
-            self.refresh()
+            self.look()
 
     def choose(self, token_id: int) -> None:
         """Write one token."""
         self.log_probs.append(float(self.next_log_probs[token_id]))
         self.response.append(int(token_id))
-        self.refresh()
+        self.look()
 
     def undo(self) -> None:
         """Take the last token back."""
@@ -94,7 +100,7 @@ class WriteItYourself(Panel):
     def back_to(self, length: int) -> None:
         """Keep the first `length` tokens of the response."""
         del self.response[length:], self.log_probs[length:]
-        self.refresh()
+        self.look()
 
     @property
     def log_prob(self) -> float:
@@ -106,22 +112,21 @@ class WriteItYourself(Panel):
         """Whether the last token is the end of the text."""
         return bool(self.response) and self.response[-1] == self.tokenizer.eos_token_id
 
+    def look(self) -> None:
+        """Ask the policy what may follow, and show it."""
+        self.offered, self.next_log_probs = [], np.array([])
+        try:
+            if self.query and not self.ended:
+                self.next_log_probs = log_softmax(next_logits(self.model, [*self.query, *self.response]))
+                self.offered = np.argsort(-self.next_log_probs, kind="stable")[:CHOICES].tolist()
+        finally:  # also when the text has grown out of the model's context: what is written stays usable
+            self.refresh()
+
     def refresh(self) -> None:
         """Show the text, its log-probability, and what may follow."""
-        self.offered: list[int] = []
-        self.next_log_probs = np.array([])
         self._show_written()
         self.sums.value = self.sums_html() if self.query else ""
-        try:
-            self._look_ahead()
-        finally:  # also when the text has grown out of the model's context: what is written stays usable
-            self._show_choices()
-
-    def _look_ahead(self) -> None:
-        """Ask the policy what may follow."""
-        if self.query and not self.ended:
-            self.next_log_probs = log_softmax(next_logits(self.model, [*self.query, *self.response]))
-            self.offered = np.argsort(-self.next_log_probs, kind="stable")[:CHOICES].tolist()
+        self._show_choices()
 
     def _show_written(self) -> None:
         """The prompt, then the response as buttons that lead back."""
@@ -130,33 +135,41 @@ class WriteItYourself(Panel):
             gone.close()
         del self.steps[len(self.response) :]
         for place in range(len(self.steps), len(self.response)):
-            self.steps.append(self._step(place, self.response[place], self.log_probs[place]))
+            self.steps.append(self._step(place))
+        for place, step in enumerate(self.steps):
+            step.tooltip = self._step_in_words(place)
         self.written.children = [self.prompt_text, *self.steps]
 
-    def _step(self, place: int, token_id: int, log_prob: float) -> widgets.Button:
+    def _step(self, place: int) -> widgets.Button:
         """One written token: its colour is its probability, choosing it goes back to before it."""
-        step, text = shade(math.exp(log_prob)), self.name(token_id)
+        colours = shade(math.exp(self.log_probs[place]))
         written = widgets.Button(
-            description=readable(text),
-            tooltip=f"π = {percent(math.exp(log_prob))}, ln π = {number(log_prob)}; go back to before {quoted(text)}",
-            style={"button_color": step.background, "text_color": step.text},
+            description=readable(self.name(self.response[place])),
+            style={"button_color": colours.background, "text_color": colours.text},
             layout=widgets.Layout(width="auto", height="auto"),
         )
         written.on_click(lambda clicked: self.guard(partial(self.back_to, place)))
         return written
 
+    def _step_in_words(self, place: int) -> str:
+        log_prob, token = self.log_probs[place], quoted(self.name(self.response[place]))
+        words = _("π = {probability}, ln π = {log_prob}; go back to before {token}")
+        return words.format(probability=percent(math.exp(log_prob)), log_prob=number(log_prob), token=token)
+
     def _show_choices(self) -> None:
         """Bars, and a button over each."""
         picture = bars(self.rows(), compare=False) if self.offered else ""
         self.picture.value = f'<div aria-hidden="true">{picture}</div>'  # the buttons say the same to a screen reader
-        self.hint.value = f'<p class="ch-hint">{HINT if not self.ended else END}</p>' if self.query else ""
+        hint = _(END) if self.ended else _(HINT)
+        self.hint.value = f'<p class="ch-hint">{hint}</p>' if self.query else ""
         for place, choice in enumerate(self.choices):
             there = place < len(self.offered)
             choice.layout.display = "" if there else "none"
             choice.description = self._choice_name(self.offered[place]) if there else ""
 
     def _choice_name(self, token_id: int) -> str:
-        return f"choose {quoted(self.name(token_id))}, probability {percent(math.exp(self.next_log_probs[token_id]))}"
+        token, probability = quoted(self.name(token_id)), percent(math.exp(self.next_log_probs[token_id]))
+        return _("choose {token}, probability {probability}").format(token=token, probability=probability)
 
     def rows(self) -> list[Bar]:
         """The likeliest tokens that may follow."""
@@ -166,7 +179,8 @@ class WriteItYourself(Panel):
     def sums_html(self) -> str:
         """The product of probabilities, and the sum of their logarithms."""
         if not self.response:
-            return '<p class="ch-hint">Nothing is written yet: the empty product is 1, and its logarithm is 0.</p>'
+            nothing = _("Nothing is written yet: the empty product is 1, and its logarithm is 0.")
+            return f'<p class="ch-hint">{nothing}</p>'
         factors = " × ".join(percent(math.exp(value)) for value in self.log_probs)
         terms = " ".join(f"− {number(-value)}" for value in self.log_probs)
         return (
