@@ -2,6 +2,7 @@
 # make test      set everything up and run every check
 # make notebooks execute the lessons and store their outputs
 # make models    train the small models again (IMDB=folder or Hub id)
+# make texts     bring catalogue, glossary page and manifest up to date
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,7 +20,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
 
-.PHONY: lab test notebooks models format clean
+.PHONY: lab test notebooks models texts format clean
 
 lab: $(READY)
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 $(ROOT) --LabApp.news_url=None \
@@ -28,6 +29,7 @@ lab: $(READY)
 
 test notebooks: export HF_HUB_OFFLINE := 1
 test notebooks: export COURSE_DEVICE := cpu
+test notebooks: export COURSE_LANGUAGE := en
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,6 +43,11 @@ notebooks: $(READY)
 models: $(READY)
 	$(BIN)/python -m pip install -q -c constraints.txt $(PIP_ARGS) -e '.[rebuild]'
 	$(BIN)/python tools/train_small_models.py $(IMDB)
+
+texts: $(READY)
+	$(BIN)/python tools/make_catalogue.py
+	$(BIN)/python tools/make_glossary.py
+	$(BIN)/python tools/make_manifest.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -43,7 +43,7 @@ def test_figures_and_widgets_show_something_without_a_kernel(notebook):
         kinds = set().union(*(output.get("data", {}) for output in cell.outputs), set())
         if "plt.show()" in cell.source:
             assert "image/png" in kinds, cell.source
-        widget = r"(SamplingExplorer|WriteItYourself|DecodingMicroscope|RatioClip|PolicySteps)\("
+        widget = r"(SamplingExplorer|WriteItYourself|DecodingMicroscope|RatioClip|PolicySteps|Quiz|GlossaryPanel)\("
         if re.match(widget, cell.source.splitlines()[-1]):
             assert "text/html" in kinds, cell.source
         if re.search(r"^ *train\(", cell.source, re.MULTILINE):

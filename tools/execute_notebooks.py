@@ -8,6 +8,7 @@ With --check nothing is written, and the exit status is 1 if a notebook would ch
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -41,8 +42,8 @@ def without_noise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
     }
-    for index, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{index:03d}"
+    name_cells(notebook.cells)
+    for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
         cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
@@ -54,12 +55,22 @@ def without_noise(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
+def name_cells(cells: list[nbformat.NotebookNode]) -> None:
+    """Give new cells readable ids and leave the others theirs: the glossary links to them."""
+    taken = {cell.id for cell in cells if "-" in cell.id}
+    free = (f"cell-{number:03d}" for number in itertools.count() if f"cell-{number:03d}" not in taken)
+    for cell in cells:
+        if cell.id not in taken:  # a random id, as Jupyter gives it
+            cell.id = next(free)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="+", type=Path)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a notebook would change")
     arguments = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ["COURSE_LANGUAGE"] = "en"  # whatever the machine speaks
     changed = []
     for path in arguments.notebooks:
         before = path.read_text(encoding="utf-8")

@@ -20,6 +20,7 @@ if __name__ == "__main__" and any(os.environ.get(name) != value for name, value 
     os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **MEMORY})
 
 import numpy as np  # noqa: E402
+from make_manifest import write_manifest  # noqa: E402
 from small_models import card, checkpoint, data, judge, pack, policy, teachers  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
@@ -89,7 +90,7 @@ def put_into_package(reviews: data.Reviews, tokenizer: Tokenizer, work: Path) ->
     scores = card.measure(reviews, tokenizer, ASSETS)
     (work / "scores.json").write_text(json.dumps(scores, indent=1))
     card.write(scores, work, ASSETS)
-    pack.write_manifest(ASSETS, pack.PROVENANCE)
+    write_manifest(ASSETS)
 
 
 def main() -> None:

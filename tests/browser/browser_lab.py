@@ -98,6 +98,7 @@ def _environment(folder: Path) -> dict[str, str]:
         "IPYTHONDIR": folder / "ipython",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "HF_HUB_OFFLINE": "1",
+        "COURSE_LANGUAGE": "en",
     }
     return os.environ | {name: str(value) for name, value in own.items()}
 

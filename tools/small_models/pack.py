@@ -1,4 +1,4 @@
-"""Put trained models into the package: fp16 safetensors, tokenizer, manifest."""
+"""Put trained models into the package: fp16 safetensors, tokenizer."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-from course_helpers.assets import sha256
 
 from .data import END_OF_TEXT
 
@@ -43,21 +41,3 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int, for_judge: 
         **names,
     )
     wrapped.save_pretrained(folder)
-
-
-def write_manifest(assets: Path, provenance: dict[str, str]) -> None:
-    """List every shipped data file with its size and SHA-256."""
-    files = {}
-    for path in sorted(assets.rglob("*")):
-        name = path.relative_to(assets).as_posix()
-        if path.is_file() and path.suffix not in {".py", ".pyc"} and name != "manifest.json":
-            files[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-    manifest = {"provenance": provenance, "files": files}
-    (assets / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-
-
-PROVENANCE = {
-    "policy": "trained from random weights on stanfordnlp/imdb (Maas et al., 2011) by tools/train_small_models.py",
-    "judge": "trained on stanfordnlp/imdb (Maas et al., 2011) from the policy's embeddings",
-    "prompts.json": "written for this course",
-}
