@@ -10,7 +10,7 @@ iteration by iteration, so that only one computes at a time and all see the mach
 within each round. TRL generates as its documentation does it, `trainer.generate(queries)` with its own batch_size of 4;
 another line has the batch_size at which it is fastest, the whole batch. The reward is a constant, so no judge is timed.
 Processes start with the system's own settings of memory; another line gives TRL those which `course_helpers.ppo` sets
-for itself (see its module `memory`).
+for itself (see its module `memory`). Another is ours without oneDNN, as it is on processors whose AVX-512 MKL uses.
 
 --lab measures the old notebook's habits instead: TRL generates for one query at a time, and mini-batches are of 16.
 --sweep measures float32 over batch sizes and response lengths.
@@ -59,12 +59,14 @@ class Side:
         bf16: `PPOConfig(bf16=True)` here, accelerate's mixed precision there.
         generate: "default", "whole" (batch_size= the whole batch) or "single" (one query at a time).
         keeps_memory: start the process with the settings that make glibc keep what is freed.
+        onednn: let oneDNN multiply where `course_helpers.onednn` finds it faster; the course's side only.
     """
 
     library: str
     bf16: bool = False
     generate: str = "default"
     keeps_memory: bool = False
+    onednn: bool = True
 
 
 HEADLINE = {"course float32": Side("course"), "TRL float32": Side("trl")}
@@ -72,6 +74,7 @@ SIDES = {
     **HEADLINE,
     "course bf16": Side("course", bf16=True),
     "TRL bf16": Side("trl", bf16=True),
+    "course float32, MKL alone": Side("course", onednn=False),
     "TRL float32, batch_size=whole": Side("trl", generate="whole"),
     "TRL float32, memory kept": Side("trl", keeps_memory=True),
 }
@@ -97,7 +100,7 @@ class Loop:
         else:
             import course_helpers.ppo as api
 
-            precision = {"bf16": side.bf16}
+            precision = {"bf16": side.bf16, "onednn_products": side.onednn}
         warnings.simplefilter("ignore")  # deprecations there; here, that the reward is a constant
         logging.set_verbosity_error()
         torch.set_num_threads(work.threads)

@@ -433,8 +433,16 @@ def test_a_loop_is_stopped_where_threads_cannot_be_signalled(monkeypatch):
     time.sleep(0.3)
 
 
-def test_ctrl_c_still_works():
-    handler = signal.getsignal(signal.SIGINT)
+@pytest.fixture
+def python_handles_ctrl_c():
+    """As in a notebook: a shell starts what runs in the background with the signal ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_still_works(python_handles_ctrl_c):
+    handler = python_handles_ctrl_c
     with pytest.raises(KeyboardInterrupt):
         exercise("1.2").check(lambda x: signal.raise_signal(signal.SIGINT))
     assert signal.getsignal(signal.SIGINT) is handler

@@ -146,12 +146,12 @@ def test_a_quiz_by_keyboard_alone(opened):
     first.locator("input[type=radio]").first.focus()
     opened.keyboard.press("Space")
     for _ in range(count):
-        before = said.inner_text()
+        before = said.text_content()
         opened.wait_for_timeout(300)  # the choice and the button's click travel on their own
         tab_until(opened, "button")
         opened.keyboard.press("Space")
         expect(said).not_to_have_text(before)
-        if "✓ Right" in said.inner_text():
+        if "✓ Right" in said.text_content():
             break
         expect(said).to_contain_text("✗ Not yet")
         opened.keyboard.press("Shift+Tab")
