@@ -6,7 +6,6 @@ them. The terms themselves are in `assets/glossary.yaml`.
 
 from __future__ import annotations
 
-import re
 import textwrap
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 import yaml
 
 from course_helpers.checks import require
+from course_helpers.prose import prose
 from course_helpers.translation import TAGS, _, language, ngettext
 
 FILE = Path(__file__).parent / "assets" / "glossary.yaml"
@@ -209,11 +209,6 @@ def _most_alike(scored: list[tuple[float, Entry]]) -> list[Entry]:
 # --- as HTML ----------------------------------------------------------------------------------------------------------
 
 
-def definition_html(definition: str) -> str:
-    """A definition, escaped, its code between backticks as ``<code>``."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(definition))
-
-
 def name_html(entry: Entry) -> str:
     """The name of an entry, its symbol, and its name in the other language."""
     here, other = (language(), "en" if language() == "pt" else "pt")
@@ -240,7 +235,7 @@ def entry_html(entry: Entry, more: Sequence[Entry] = ()) -> str:
     last.append(escape(_("Seen at work: {place}.")).format(place=link_html(entry)))
     last += [escape(_("Related: {names}.").format(names=names))] if names else []
     return (
-        f'<p>{name_html(entry)}</p><p lang="{TAGS[language()]}">{definition_html(entry.wording.definition)}</p>'
+        f'<p>{name_html(entry)}</p><p lang="{TAGS[language()]}">{prose(entry.wording.definition)}</p>'
         f'<p class="ch-hint" lang="{TAGS[language()]}">{" ".join(last)}</p>'
     )
 
@@ -249,8 +244,7 @@ def table_html(entries: Sequence[Entry]) -> str:
     """Entries as a table: term, symbol, definition, lesson."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in (_("term"), _("definition"), _("lesson")))
     rows = "".join(
-        f"<tr><td>{name_html(entry)}</td><td>{definition_html(entry.wording.definition)}</td>"
-        f"<td>{link_html(entry)}</td></tr>"
+        f"<tr><td>{name_html(entry)}</td><td>{prose(entry.wording.definition)}</td><td>{link_html(entry)}</td></tr>"
         for entry in entries
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"

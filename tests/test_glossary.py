@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from course_helpers.glossary import Answer, Listing, definition_html, entries, find, fold, glossary
+from course_helpers.glossary import Answer, Listing, entries, find, fold, glossary
+from course_helpers.prose import prose
 from course_helpers.translation import language
 from course_helpers.widgets.glossary_panel import GlossaryPanel
 
@@ -343,7 +344,7 @@ def test_what_was_typed_is_escaped():
     shown = glossary("<b>")._repr_html_()
     assert "&lt;b&gt;" in shown
     assert Tags(shown).elements == {"p"}
-    assert definition_html("a `<b>` & c") == "a <code>&lt;b&gt;</code> &amp; c"
+    assert prose("a `<b>` & c") == "a <code>&lt;b&gt;</code> &amp; c"
 
 
 @pytest.mark.parametrize("code", ["en", "pt"])

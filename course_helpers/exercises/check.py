@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from course_helpers.exercises.attempt import SECONDS, Attempt, Outcome, attempt
-from course_helpers.exercises.shown import Shown, prose
+from course_helpers.exercises.shown import Shown, paragraph
 from course_helpers.exercises.values import as_array, call_text, same, value_text
 from course_helpers.progress import note_exercise
 from course_helpers.translation import N_, _, language, ngettext
@@ -141,7 +141,7 @@ class Exercise:
         return " · ".join(parts)
 
     def _repr_html_(self) -> str:
-        return f"<p><b>{prose(self.heading())}</b></p><p>{prose(_(self.task))}</p>"
+        return f"<p><b>{paragraph(self.heading())}</b></p><p>{paragraph(_(self.task))}</p>"
 
     def __repr__(self) -> str:
         """The task as text."""

@@ -7,9 +7,9 @@ is then set as code.
 from __future__ import annotations
 
 import html
-import re
 from dataclasses import dataclass
 
+from course_helpers.prose import prose
 from course_helpers.translation import TAGS, language
 
 
@@ -36,7 +36,7 @@ class Shown:
     def _repr_html_(self) -> str:
         style = f"border-left: 4px solid {self.colour}; padding: 2px 12px; margin: 4px 0; max-width: 860px"
         body = "".join(
-            f'<p style="margin: 4px 0; overflow-wrap: anywhere">{prose(text)}</p>' for text in self.paragraphs
+            f'<p style="margin: 4px 0; overflow-wrap: anywhere">{paragraph(text)}</p>' for text in self.paragraphs
         )
         if self.code:
             body += f'<pre style="margin: 4px 0">{html.escape(self.code)}</pre>'
@@ -46,7 +46,6 @@ class Shown:
         )
 
 
-def prose(text: str) -> str:
+def paragraph(text: str) -> str:
     """A paragraph as HTML: escaped, its line ends kept, what stands between backticks as code."""
-    escaped = html.escape(text).replace("\n", "<br>")
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
+    return prose(text).replace("\n", "<br>")

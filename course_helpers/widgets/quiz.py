@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import ipywidgets as widgets
 
+from course_helpers.prose import prose
 from course_helpers.quizzes import (
     ChoiceQuestion,
     Feedback,
@@ -88,11 +88,6 @@ if (!panel.dataset.quiz) {
   new MutationObserver(name).observe(panel, {childList: true, subtree: true});
 }
 """
-
-
-def prose(text: object) -> str:
-    """Words as HTML: escaped, and what stands between backticks as code."""
-    return re.sub("`([^`]+)`", r"<code>\1</code>", escape(str(text)))
 
 
 def plain(text: object) -> str:
