@@ -35,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 POLICY = ROOT / "course_helpers" / "assets" / "policy"
 QUERY_TOKENS = (2, 8)
 ALLOWED = 5e-4  # difference of float32 numbers, relative to max(1, |x|)
-# What `course_helpers.ppo.memory` does from inside: keep large freed buffers, not hand them back at every step.
+# What `course_helpers.memory` does from inside: keep large freed buffers, not hand them back at every step.
 MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "2147483647"}
 
 

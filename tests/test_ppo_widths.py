@@ -76,7 +76,7 @@ def test_freed_memory_is_used_again():
     """Page faults of a block that is freed and taken again: thousands before, none after."""
     script = """
 import resource, torch
-from course_helpers.ppo.memory import keep_freed_memory
+from course_helpers.memory import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     torch.ones(16_000_000)

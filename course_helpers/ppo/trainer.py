@@ -25,13 +25,13 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from course_helpers.memory import keep_freed_memory
 from course_helpers.models import best_device
 from course_helpers.onednn import OneDNNProducts, onednn_is_faster
 from course_helpers.ppo import frozen, inputs, losses, state, stats
 from course_helpers.ppo.batches import ShuffledBatches
 from course_helpers.ppo.config import PPOConfig, refuse_later_names
 from course_helpers.ppo.controllers import AdaptiveKLController, FixedKLController, RunningMoments
-from course_helpers.ppo.memory import keep_freed_memory
 from course_helpers.ppo.rollout import (
     Batch,
     RolloutMemory,
