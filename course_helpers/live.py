@@ -29,12 +29,24 @@ from course_helpers.translation import N_, _, language
 
 @dataclass(frozen=True)
 class Curve:
-    """One panel: its name, what it shows and in which unit, the key of `step`'s statistics, and its colour."""
+    """One panel: its name, what it shows and in which unit, the key of the statistics it is fed with, its colour."""
 
     name: str
     label: str
     key: str
     colour: str
+    known: float | None = None  # a value known beforehand, drawn as a dotted line
+
+
+@dataclass(frozen=True)
+class Words:
+    """What is said of a run: before its first iteration, how far it is, and of all of it."""
+
+    begun: str
+    count: str
+    left: str
+    nothing: str
+    all: str
 
 
 CURVES = (
@@ -44,6 +56,7 @@ CURVES = (
     Curve("value loss", N_("value loss"), "ppo/loss/value", PURPLE),
     Curve("clip fraction", N_("clip fraction"), "ppo/policy/clipfrac", ORANGE),
 )
+DIAMONDS = {"color": "black", "linewidth": 1, "markersize": 4}
 SIZE, DPI = (9.0, 4.4), 90  # inches, dots an inch
 
 
@@ -96,11 +109,23 @@ class LiveCurves:
 
     Attributes:
         history: name of a curve → its values so far.
+        steps: the iteration each of them belongs to.
+        marks: name of a curve → (iteration, value) of what was measured now and then, drawn as diamonds.
         figure: matplotlib's, once something was drawn.
 
     Raises:
         ValueError: an argument outside its range.
     """
+
+    curves = CURVES
+    axis = N_("iteration")
+    words = Words(
+        begun=N_("iteration 0 of {all}"),
+        count=N_("iteration {count}"),
+        left=N_("iteration {count} of {all}, {time} left"),
+        nothing=N_("{title}: no iterations"),
+        all=N_("{title}, {count} iterations: {curves}"),
+    )
 
     def __init__(
         self,
@@ -121,9 +146,12 @@ class LiveCurves:
         self.iterations, self.target = iterations, target
         self.title = _("training") if title is None else readable(title)
         self.samples, self.window, self.share, self.clock = samples, window, share, clock
-        self.history: dict[str, list[float]] = {curve.name: [] for curve in CURVES}
+        self.history: dict[str, list[float]] = {curve.name: [] for curve in self.curves}
+        self.steps: list[int] = []
+        self.marks: dict[str, list[tuple[float, float]]] = {}
         self.texts: list[tuple[str, str, float]] = []
         self.draws, self.drawing_seconds, self.started = 0, 0.0, clock()
+        self._before = 0  # iterations that ran earlier, before a run was resumed
         self._last_cost, self._handle = 0.0, None
         self.figure: Figure | None = None
         self._spoken = ""  # the language of the figure's labels
@@ -140,7 +168,7 @@ class LiveCurves:
     @property
     def count(self) -> int:
         """Iterations seen."""
-        return len(self.history["reward"])
+        return self.steps[-1] if self.steps else 0
 
     # --- numbers ------------------------------------------------------------------------------------------------------
 
@@ -162,17 +190,21 @@ class LiveCurves:
         Raises:
             ValueError: `stats` is of something else, or texts and rewards do not belong together.
         """
-        if not any(curve.key in stats for curve in CURVES):
+        if not any(curve.key in stats for curve in self.curves):
             raise ValueError(
-                f"stats has none of the keys {', '.join(c.key for c in CURVES)}: pass what step() returned."
+                f"stats has none of the keys {', '.join(c.key for c in self.curves)}: pass what step() returned."
             )
         texts = self._newest(queries, responses, rewards)
-        for curve in CURVES:
-            self.history[curve.name].append(float(stats.get(curve.key, math.nan)))
+        self._note(self.count + 1, stats)
         if rewards is not None:
             self.history["reward"][-1] = float(np.mean([float(reward) for reward in rewards]))
         self.texts = texts or self.texts
         self._show()
+
+    def _note(self, step: int, stats: Mapping[str, Any]) -> None:
+        self.steps.append(step)
+        for curve in self.curves:
+            self.history[curve.name].append(float(stats.get(curve.key, math.nan)))
 
     def _newest(
         self, queries: Sequence[str] | None, responses: Sequence[str] | None, rewards: Sequence[float] | None
@@ -195,23 +227,22 @@ class LiveCurves:
     def progress(self) -> str:
         """How far the run is, and the time left: ``iteration 12 of 40, 0:35 left``."""
         if self.iterations is None:
-            return _("iteration {count}").format(count=self.count)
+            return _(self.words.count).format(count=self.count)
         if not self.count:
-            return _("iteration 0 of {all}").format(all=self.iterations)
-        left = max(self.iterations - self.count, 0) * (self.clock() - self.started) / self.count
-        line = _("iteration {count} of {all}, {time} left")
+            return _(self.words.begun).format(all=self.iterations)
+        left = max(self.iterations - self.count, 0) * (self.clock() - self.started) / (self.count - self._before)
+        line = _(self.words.left)
         return line.format(count=self.count, all=self.iterations, time=clock_time(left))
 
     def in_words(self) -> str:
         """The curves in one sentence, from the first iteration to the last: the picture for whoever cannot see it."""
         if not self.count:
-            return _("{title}: no iterations").format(title=self.title)
+            return _(self.words.nothing).format(title=self.title)
         ends = [
             f"{_(curve.label)} {_number(self.history[curve.name][0])} → {_number(self.history[curve.name][-1])}"
-            for curve in CURVES
+            for curve in self.curves
         ]
-        words = _("{title}, {count} iterations: {curves}")
-        return words.format(title=self.title, count=self.count, curves=", ".join(ends))
+        return _(self.words.all).format(title=self.title, count=self.count, curves=", ".join(ends))
 
     def samples_html(self) -> str:
         """The newest texts as a table; what a model wrote stays text."""
@@ -231,12 +262,15 @@ class LiveCurves:
         """The curves so far, as PNG."""
         if self.figure is None or self._spoken != language():
             self._set_up()
-        for curve in CURVES:
+        for curve in self.curves:
             points, line = self._lines[curve.name]
             values = self.history[curve.name]
-            steps = np.arange(1, len(values) + 1)
-            points.set_data(steps, values)
-            line.set_data(steps, moving_average(values, self.window))
+            points.set_data(self.steps, values)
+            line.set_data(self.steps, moving_average(values, self.window))
+            for diamonds in points.axes.lines[self._fixed[curve.name] :]:
+                diamonds.remove()
+            if curve.name in self.marks:
+                points.axes.plot(*zip(*self.marks[curve.name], strict=True), "--D", **DIAMONDS)
             points.axes.relim()
             points.axes.autoscale_view()
         self.draws += 1
@@ -251,27 +285,29 @@ class LiveCurves:
         grid = self.figure.add_gridspec(2, 3, left=0.075, right=0.985, bottom=0.115, top=0.9, wspace=0.36, hspace=0.5)
         places = (grid[0, :2], grid[0, 2], grid[1, 0], grid[1, 1], grid[1, 2])
         self._lines = {}
-        for curve, place in zip(CURVES, places, strict=True):
+        for curve, place in zip(self.curves, places, strict=True):
             axes = self.figure.add_subplot(place)
             self._dress(axes, curve)
             (points,) = axes.plot([], [], "o", color=curve.colour, alpha=0.35, markersize=4)
             (line,) = axes.plot([], [], color=curve.colour, linewidth=2)
+            if curve.known is not None:
+                axes.axhline(curve.known, color=GREY, linestyle=":", linewidth=1.5)
             self._lines[curve.name] = points, line
         if self.target is not None:
             axes = self._lines["KL"][0].axes
             axes.axhline(self.target, color=GREY, linestyle="--", linewidth=1.5)
             axes.annotate(_("target"), (1, self.target), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+        self._fixed = {name: len(points.axes.lines) for name, (points, _line) in self._lines.items()}
         self.figure.suptitle(self.title.replace("$", r"\$"), fontsize=12, x=0.075, ha="left")
 
-    @staticmethod
-    def _dress(axes: Axes, curve: Curve) -> None:
+    def _dress(self, axes: Axes, curve: Curve) -> None:
         axes.set_title(_(curve.label), fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
         axes.tick_params(labelsize=9)
         axes.margins(x=0.02)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.set_xlabel(_("iteration"), fontsize=9, labelpad=1)
+        axes.set_xlabel(_(self.axis), fontsize=9, labelpad=1)
 
     def _show(self) -> None:
         """Send picture and words, unless that would take more than its share of the time so far."""

@@ -1,0 +1,402 @@
+"""TRL's trainer as it is set up here: the known first loss, the reference in memory, resuming, saving, bad settings."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from transformers import TrainerCallback, logging
+
+from course_helpers.dpo.losses import sequence_log_probs
+from course_helpers.dpo.saving import load_adapter, merged, save_adapter, save_policy
+from course_helpers.dpo.training import PairCollator, dpo_config, lora_config, pair_dataset, sft_trainer
+from course_helpers.models import load_policy
+from course_helpers.ppo.losses import log_probs_of
+from tests.dpo_runs import PAIRS, frozen_copy, small_policy, trainer_of
+
+logging.set_verbosity_error()
+
+
+def losses_of(trainer):
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def log_probs(model, tokenizer, text="The film was a joy from start to finish"):
+    ids = torch.tensor([tokenizer(text).input_ids])
+    with torch.no_grad():
+        return log_probs_of(model(input_ids=ids).logits[:, :-1], ids[:, 1:])
+
+
+def rank_four(model):
+    return lora_config(model, rank=4)
+
+
+# ------------------------------------------------------------------------------------------------------ known answers
+
+
+@pytest.mark.parametrize("with_lora", [False, True], ids=["full", "LoRA"])
+def test_the_first_loss_is_ln_2(tmp_path, with_lora):
+    model, tokenizer = small_policy()
+    trainer = trainer_of(tmp_path, model, tokenizer, lora=rank_four(model) if with_lora else None)
+    trainer.train()
+    assert losses_of(trainer)[0] == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_the_reference_is_the_model_in_memory_not_the_one_on_disk(tmp_path):
+    # A model changed after loading: TRL on its own would read π_ref from the folder the model came from.
+    model, tokenizer = small_policy(shift=0.05)
+    reference = frozen_copy(model)
+    trainer = trainer_of(tmp_path, model, tokenizer, batch_size=8)
+    batch = next(iter(trainer.get_train_dataloader()))
+    with torch.no_grad():
+        logits = reference(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    expected = sequence_log_probs(logits, batch["input_ids"], batch["completion_mask"])
+    found = torch.cat((batch["ref_chosen_logps"], batch["ref_rejected_logps"]))
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
+    trainer.train()
+    assert losses_of(trainer)[0] == pytest.approx(math.log(2), abs=1e-5)
+
+
+def test_training_learns_the_pairs(tmp_path):
+    model, tokenizer = small_policy()
+    trainer = trainer_of(
+        tmp_path, model, tokenizer, lora=rank_four(model), epochs=8, learning_rate=3e-3, eval_pairs=PAIRS, batch_size=8
+    )
+    before = trainer.evaluate()
+    trainer.train()
+    after = trainer.evaluate()
+    assert before["eval_rewards/accuracies"] == 0.0  # no margin is above 0 yet
+    assert after["eval_rewards/accuracies"] == 1.0
+    assert after["eval_loss"] < 0.5 < before["eval_loss"]
+    assert after["eval_rewards/margins"] == pytest.approx(
+        after["eval_rewards/chosen"] - after["eval_rewards/rejected"], abs=1e-5
+    )
+
+
+def test_lora_trains_its_adapters_only(tmp_path):
+    model, tokenizer = small_policy()
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    trainer = trainer_of(tmp_path, model, tokenizer, lora=rank_four(model), learning_rate=1e-2)
+    trainer.train()
+    moved = {n for n, p in trainer.model.named_parameters() if p.requires_grad}
+    assert moved
+    assert all("lora_" in name for name in moved)
+    base = {n.replace(".base_layer", ""): p for n, p in trainer.model.get_base_model().named_parameters()}
+    assert all(torch.equal(base[name], weight) for name, weight in before.items())
+    with trainer.model.disable_adapter():
+        torch.testing.assert_close(log_probs(trainer.model, tokenizer), log_probs(small_policy()[0], tokenizer))
+
+
+@pytest.mark.parametrize("rank", [1, 4, 16])
+def test_the_number_of_lora_weights(tmp_path, rank):
+    # per block: attention in 256 → 768 and out 256 → 256, MLP 256 → 1024 and back; rank (in + out) weights each
+    model, tokenizer = small_policy()
+    trainer = trainer_of(tmp_path, model, tokenizer, lora=lora_config(model, rank=rank))
+    width = model.config.n_embd
+    a_block = (width + 3 * width) + (width + width) + 2 * (width + 4 * width)
+    expected = model.config.n_layer * rank * a_block
+    assert sum(p.numel() for p in trainer.model.parameters() if p.requires_grad) == expected
+
+
+# ---------------------------------------------------------------------------------------------------- ends of responses
+
+
+def test_only_responses_that_ended_have_an_end_token(tmp_path):
+    model, tokenizer = small_policy()
+    pairs = [PAIRS[0] | {"chosen_ended": False}, PAIRS[1] | {"rejected_ended": False}]
+    trainer = trainer_of(tmp_path, model, tokenizer, pairs, batch_size=2, data_seed=0)
+    examples = [trainer.train_dataset[row] for row in (0, 1)]
+    batch = trainer.data_collator(examples)
+    counted = [
+        tokenizer.decode(row[mask.bool()])
+        for row, mask in zip(batch["input_ids"], batch["completion_mask"], strict=True)
+    ]
+    end = tokenizer.eos_token
+    assert counted == [
+        PAIRS[0]["chosen"],
+        PAIRS[1]["chosen"] + end,
+        PAIRS[0]["rejected"] + end,
+        PAIRS[1]["rejected"],
+    ]
+
+
+def test_a_response_of_one_token_keeps_it():
+    collator = PairCollator(pad_token_id=0)
+    example = {"prompt_ids": [5], "chosen_ids": [7], "rejected_ids": [8, 9], "chosen_ended": False}
+    assert collator([example])["input_ids"].tolist() == [[5, 7, 0], [5, 8, 9]]
+
+
+# ------------------------------------------------------------------------------------------------------------- resuming
+
+
+class Stop(TrainerCallback):
+    """Ends training after some steps, as a crash would, with the checkpoint written."""
+
+    def __init__(self, after):
+        self.after = after
+
+    def on_step_end(self, args, state, control, **others):
+        control.should_training_stop = state.global_step >= self.after
+        return control
+
+
+@pytest.mark.parametrize("with_lora", [False, True], ids=["full", "LoRA"])
+def test_a_resumed_run_goes_on_bit_for_bit(tmp_path, with_lora):
+    def run(folder, callbacks=(), resume=False):
+        model, tokenizer = small_policy()
+        lora = rank_four(model) if with_lora else None
+        saving = {"save_strategy": "steps", "save_steps": 3, "epochs": 4, "batch_size": 4}
+        trainer = trainer_of(folder, model, tokenizer, lora=lora, callbacks=callbacks, **saving)
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    whole = run(tmp_path / "whole")
+    assert whole.state.global_step == 8
+    run(tmp_path / "parts", callbacks=[Stop(after=3)])
+    resumed = run(tmp_path / "parts", resume=True)
+    assert losses_of(resumed) == losses_of(whole)
+    ours, theirs = resumed.model.state_dict(), whole.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+# --------------------------------------------------------------------------------------------------------------- saving
+
+
+@pytest.fixture
+def adapted(tmp_path):
+    model, tokenizer = small_policy()
+    trainer = trainer_of(tmp_path / "run", model, tokenizer, lora=rank_four(model), learning_rate=1e-2, epochs=2)
+    trainer.train()
+    return trainer.model.eval(), tokenizer
+
+
+def test_merging_leaves_the_model_as_it_is(adapted):
+    model, tokenizer = adapted
+    before = log_probs(model, tokenizer)
+    plain = merged(model)
+    assert not isinstance(plain, PeftModel)
+    torch.testing.assert_close(log_probs(plain, tokenizer), before, rtol=0, atol=1e-4)
+    assert isinstance(model, PeftModel)
+    assert torch.equal(log_probs(model, tokenizer), before)
+    assert (before - log_probs(small_policy()[0], tokenizer)).abs().max() > 0.1  # it had learned something
+
+
+def test_a_merged_copy_asks_its_own_weights(adapted):
+    # TRL leaves a closure over the model as the model's forward; a deep copy still calls the original through it.
+    model, tokenizer = adapted
+    plain = merged(model)
+    before = log_probs(plain, tokenizer)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+    assert torch.equal(log_probs(plain, tokenizer), before)
+
+
+def test_saved_whole_it_loads_anywhere(adapted, tmp_path):
+    model, tokenizer = adapted
+    folder = save_policy(model, tokenizer, tmp_path / "an other plâce")
+    assert {file.suffix for file in folder.iterdir()} == {".json", ".safetensors"}
+    again, its_tokenizer = load_policy(folder, "cpu")
+    assert its_tokenizer("The film").input_ids == tokenizer("The film").input_ids
+    torch.testing.assert_close(log_probs(again, tokenizer), log_probs(model, tokenizer), rtol=0, atol=1e-4)
+
+
+def test_a_saved_adapter_names_its_base_and_no_path(adapted, tmp_path):
+    model, tokenizer = adapted
+    folder = save_adapter(model, tmp_path / "adapter")
+    assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "small"
+    written = "".join(f.read_text(errors="replace") for f in folder.iterdir() if f.suffix in (".json", ".md"))
+    assert os.path.dirname(load_policy("small", "cpu")[0].name_or_path) not in written
+    assert (folder / "adapter_model.safetensors").stat().st_size < 600_000
+    again = load_adapter(folder)
+    assert torch.equal(log_probs(again.eval(), tokenizer), log_probs(model, tokenizer))
+    assert not any(p.requires_grad for p in again.parameters())
+    assert any(p.requires_grad for p in load_adapter(folder, trainable=True).parameters())
+
+
+def test_an_adapter_can_be_trained_on(adapted, tmp_path):
+    # The reference of a second training is the policy at its start, adapter included: the first loss is ln 2 again.
+    model, tokenizer = adapted
+    again = load_adapter(save_adapter(model, tmp_path / "adapter"), trainable=True)
+    trainer = trainer_of(tmp_path / "again", again, tokenizer)
+    trainer.train()
+    assert losses_of(trainer)[0] == pytest.approx(math.log(2), abs=1e-4)
+
+
+def test_nothing_to_save_as_an_adapter(tmp_path):
+    with pytest.raises(ValueError, match="trained without LoRA; use save_policy"):
+        save_adapter(small_policy()[0], tmp_path)
+    with pytest.raises(FileNotFoundError, match="give a folder that save_adapter wrote"):
+        load_adapter(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------------------- settings
+
+
+def test_settings_on_a_cpu(tmp_path):
+    config = dpo_config(str(tmp_path), small_policy()[0])
+    assert config.use_cpu
+    assert not config.bf16
+    assert not config.activation_checkpointing
+    assert config.max_length == 256
+    assert config.precompute_ref_log_probs
+    assert config.report_to == []
+    assert config.loss_type == ["sigmoid"]
+
+
+def test_the_learners_own_settings_win(tmp_path):
+    config = dpo_config(str(tmp_path), small_policy()[0], max_length=64, logging_steps=5, weight_decay=0.1)
+    assert (config.max_length, config.logging_steps, config.weight_decay) == (64, 5, 0.1)
+    assert dpo_config(str(tmp_path), small_policy()[0], gradient_checkpointing=True).activation_checkpointing
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"beta": 0}, "beta is 0; it must be a finite number above 0"),
+        ({"beta": -1}, "beta is -1"),
+        ({"beta": float("nan")}, "beta is nan"),
+        ({"learning_rate": 0}, "learning_rate is 0"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf"),
+        ({"batch_size": 0}, "batch_size is 0; it must be a whole number"),
+        ({"batch_size": 2.5}, "batch_size is 2.5"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"label_smoothing": 0.1}, "TRL ignores label_smoothing with loss_type='sigmoid'. Use loss_type='robust'"),
+        ({"label_smoothing": 0.1, "loss_type": "ipo"}, "TRL ignores label_smoothing"),
+        ({"max_length": 1024}, "the model's context holds 256 tokens"),
+        ({"max_length": 1}, "max_length is 1"),
+        ({"loss_type": "dpo"}, "loss_type is 'dpo'; it must be one of"),
+        ({"per_device_train_batch_size": 8}, "is called batch_size here: pass batch_size=8"),
+        ({"num_train_epochs": 2}, "is called epochs here: pass epochs=2"),
+    ],
+)
+def test_settings_that_cannot_work(tmp_path, settings, words):
+    with pytest.raises(ValueError, match=words):
+        dpo_config(str(tmp_path), small_policy()[0], **settings)
+
+
+def test_a_name_that_does_not_exist(tmp_path):
+    with pytest.raises(TypeError, match="learning_rat"):
+        dpo_config(str(tmp_path), small_policy()[0], learning_rat=1e-4)
+
+
+@pytest.mark.parametrize("with_lora", [False, True], ids=["full", "LoRA"])
+def test_the_reference_may_also_be_asked_at_every_step(tmp_path, with_lora):
+    def run(precompute):
+        model, tokenizer = small_policy(shift=0.05)
+        lora = rank_four(model) if with_lora else None
+        settings = {"precompute_ref_log_probs": precompute, "epochs": 3, "learning_rate": 1e-3}
+        trainer = trainer_of(tmp_path, model, tokenizer, lora=lora, **settings)
+        trainer.train()
+        return losses_of(trainer)
+
+    assert run(False) == pytest.approx(run(True), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "words"),
+    [
+        ([], "there are no pairs"),
+        ([{"prompt": "a", "chosen": " b"}], "pair 0 has rejected = None"),
+        ([PAIRS[0], PAIRS[1] | {"chosen": ""}], "pair 1 has chosen = ''"),
+        ([PAIRS[0] | {"prompt": ["a"]}], "pair 0 has prompt = "),
+    ],
+)
+def test_pairs_that_cannot_be_used(pairs, words):
+    with pytest.raises(ValueError, match=words):
+        pair_dataset(pairs)
+
+
+def test_pairs_from_a_data_set():
+    rows = pair_dataset(Dataset.from_list(PAIRS))
+    assert rows.column_names == ["prompt", "chosen", "rejected", "chosen_ended", "rejected_ended"]
+    assert rows["chosen"][:] == [pair["chosen"] for pair in PAIRS]
+
+
+def test_lora_needs_a_rank():
+    with pytest.raises(ValueError, match="rank is 0"):
+        lora_config(small_policy()[0], rank=0)
+
+
+def test_it_says_nothing_while_it_works(tmp_path, capfd):
+    model, tokenizer = small_policy()
+    trainer = trainer_of(tmp_path, model, tokenizer)
+    trainer.train()
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "it/s" not in err
+    assert os.environ.get("TQDM_DISABLE") is None
+
+
+# ------------------------------------------------------------------------------------------------------------ SFT first
+
+
+def test_supervised_training_makes_the_chosen_likely(tmp_path):
+    model, tokenizer = small_policy()
+
+    def of_chosen():
+        ids = [tokenizer(pair["prompt"] + pair["chosen"]).input_ids for pair in PAIRS]
+        begins = [len(tokenizer(pair["prompt"]).input_ids) for pair in PAIRS]
+        with torch.no_grad():
+            rows = [model(input_ids=torch.tensor([row])).logits for row in ids]
+        masks = [torch.tensor([[0] * begin + [1] * (len(row) - begin)]) for begin, row in zip(begins, ids, strict=True)]
+        parts = zip(rows, ids, masks, strict=True)
+        return sum(sequence_log_probs(logits, torch.tensor([row]), mask).item() for logits, row, mask in parts)
+
+    before = of_chosen()
+    trainer = sft_trainer(model, tokenizer, tmp_path, PAIRS, epochs=5, learning_rate=1e-3, batch_size=8)
+    trainer.train()
+    assert of_chosen() > before + 20
+    assert losses_of(trainer)[-1] < losses_of(trainer)[0]
+
+
+def test_only_the_chosen_tokens_count(tmp_path):
+    model, tokenizer = small_policy()
+    trainer = sft_trainer(model, tokenizer, tmp_path, PAIRS, batch_size=2)
+    batch = next(iter(trainer.get_train_dataloader()))
+    texts = {tokenizer.decode(row[row >= 0]) for row in batch["labels"]}
+    assert texts <= {pair["chosen"] + tokenizer.eos_token for pair in PAIRS}
+
+
+# ------------------------------------------------------------------------------------------------------- two processes
+
+
+TWO = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.dpo_runs import small_policy, trainer_of
+from course_helpers.dpo.training import lora_config
+model, tokenizer = small_policy()
+settings = {{"batch_size": int(sys.argv[1]), "epochs": 2, "learning_rate": 1e-3, "data_seed": 0}}
+trainer = trainer_of({folder!r}, model, tokenizer, lora=lora_config(model, rank=4), **settings)
+trainer.train()
+if trainer.accelerator.is_main_process:
+    print("PROCESSES", trainer.accelerator.num_processes, [e["loss"] for e in trainer.state.log_history if "loss" in e])
+"""
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_share_the_batch(tmp_path):
+    # `accelerate launch --cpu --num_processes 2` would start one; torchrun with ACCELERATE_USE_CPU starts two.
+    root = os.path.dirname(os.path.dirname(__file__))
+    script = tmp_path / "two.py"
+    script.write_text(TWO.format(root=root, folder=str(tmp_path / "run")))
+    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+    def run(*command):
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root)
+        assert done.returncode == 0, done.stderr[-3000:]
+        line = next(line for line in done.stdout.splitlines() if line.startswith("PROCESSES"))
+        return int(line.split()[1]), json.loads(line.split(maxsplit=2)[2])
+
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    processes, two = run(*torchrun, str(script), "2")
+    alone, one = run(sys.executable, str(script), "4")
+    assert (processes, alone) == (2, 1)
+    assert len(two) == len(one) == 4
+    assert two == pytest.approx(one, abs=1e-5)
