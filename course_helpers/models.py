@@ -11,6 +11,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import (
     AutoModelForCausalLM,
@@ -175,3 +176,21 @@ def score(pipe_outputs: Sequence[Sequence[dict]], label: str = "POSITIVE") -> li
             raise ValueError(f"output {index} has no label {label!r}; it has {sorted(by_label)}")
         scores.append(float(by_label[label]))
     return scores
+
+
+def log_odds(judge: Pipeline, texts: Sequence[str], label: str = "POSITIVE", batch_size: int = 64) -> list[float]:
+    """ln P/(1 − P) of a label for each text: with two labels, the difference of the judge's two raw logits.
+
+    Args:
+        judge: a text-classification pipeline.
+        texts: to be judged.
+        label: the label looked for.
+        batch_size: texts judged together.
+
+    Raises:
+        ValueError: the judge has no such label.
+    """
+    pipe_outputs = judge(list(texts), top_k=None, function_to_apply="none", batch_size=batch_size)
+    wanted = score(pipe_outputs, label)
+    others = [[entry["score"] for entry in output if entry["label"] != label] for output in pipe_outputs]
+    return (np.array(wanted) - np.logaddexp.reduce(np.array(others), axis=1)).tolist()
