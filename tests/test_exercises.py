@@ -20,6 +20,7 @@ import torch
 from nbclient import NotebookClient
 
 from course_helpers import evaluate, models, sampling, toy, translation
+from course_helpers.dpo import losses as dpo
 from course_helpers.exercises import check, exercise, limits
 from course_helpers.exercises.check import Exercise, Mistake
 from course_helpers.exercises.registry import all_exercises
@@ -27,10 +28,10 @@ from course_helpers.exercises.shown import Shown
 from course_helpers.exercises.values import reals
 from course_helpers.ppo import AdaptiveKLController, losses
 from course_helpers.ppo.rollout import until_end
-from tests.wrong_answers import lesson_01, lesson_02, lesson_03
+from tests.wrong_answers import lesson_01, lesson_02, lesson_03, lesson_04, lesson_05
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[0-9]*.ipynb"))
-BANK = [*lesson_01.ANSWERS, *lesson_02.ANSWERS, *lesson_03.ANSWERS]
+BANK = [answer for lesson in (lesson_01, lesson_02, lesson_03, lesson_04, lesson_05) for answer in lesson.ANSWERS]
 EVERY = pytest.mark.parametrize("number", list(all_exercises()))
 
 
@@ -75,7 +76,7 @@ def run(stub):
 def test_at_least_six_a_lesson_in_order():
     numbers = [tuple(map(int, number.split("."))) for number in all_exercises()]
     assert numbers == sorted(numbers)
-    for lesson in (1, 2, 3):
+    for lesson in (1, 2, 3, 4, 5):
         places = [place for which, place in numbers if which == lesson]
         assert places == list(range(1, len(places) + 1))
         assert len(places) >= 6
@@ -678,3 +679,87 @@ def test_an_exercise_can_be_written_in_a_few_lines():
     assert twice.check(lambda x: x + x).outcome == "right"
     assert "squared" in repr(twice.check(lambda x: x * x))
     assert twice.lesson == "08"
+
+
+def test_lesson_04_agrees_with_toy_and_dpo():
+    generator = torch.Generator().manual_seed(0)
+
+    def numbers(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    for beta in (0.1, 0.5, 1.0, 3.0):
+        pi_ref, r = numbers(4, 8).softmax(1), numbers(4, 8)
+        pi = solution("4.2")(pi_ref, r, beta)
+        assert torch.allclose(solution("4.1")(pi_ref, r, beta), toy.partition(pi_ref, r, beta))
+        assert torch.allclose(pi, toy.optimal_policy(pi_ref, r, beta))
+        assert torch.allclose(solution("4.3")(pi, pi_ref, beta, toy.log_partition(pi_ref, r, beta)), r)
+        expected = toy.preference_probability(r[0, :, None], r[0, None, :])
+        assert torch.allclose(solution("4.4")(r[0]), expected)
+        pairs = 10 * numbers(4, 6)
+        margins = beta * ((pairs[0] - pairs[2]) - (pairs[1] - pairs[3]))
+        assert torch.isclose(solution("4.5")(*pairs, beta), dpo.dpo_loss(*pairs, beta).mean())
+        assert torch.allclose(solution("4.6")(*pairs, beta), dpo.gradient_weight(margins, beta))
+        assert torch.allclose(solution("4.7")(*pairs, beta), dpo.dpo_loss(*pairs, beta, "ipo"))
+    logits, ids = numbers(3, 6, 5), torch.randint(5, (3, 6), generator=generator)
+    mask = torch.tensor([[0, 0, 1, 1, 1, 1], [0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 0]])
+    shifted = logits.log_softmax(-1)[:, :-1].gather(-1, ids[:, 1:, None]).squeeze(-1)
+    per_token = torch.cat([torch.zeros(3, 1, dtype=torch.float64), shifted], dim=1)
+    assert torch.allclose(solution("4.8")(per_token, mask), dpo.sequence_log_probs(logits, ids, mask))
+
+
+def test_the_weight_of_a_pair_is_what_autograd_says():
+    pairs, beta = 3 * torch.randn(4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64), 0.4
+    log_w, log_l = pairs[0].clone().requires_grad_(), pairs[1].clone().requires_grad_()
+    solution("4.5")(log_w, log_l, *pairs[2:], beta).backward()
+    weight = solution("4.6")(*pairs, beta)
+    assert torch.allclose(log_w.grad, -weight * beta / 5)  # a fifth: the loss is a mean of five
+    assert torch.allclose(log_l.grad, weight * beta / 5)
+
+
+def test_lesson_05_agrees_with_peft():
+    peft = pytest.importorskip("peft")
+    generator = torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(6, 4, bias=False)
+    settings = peft.LoraConfig(r=3, lora_alpha=7, target_modules=["0"], init_lora_weights=False)
+    model = peft.get_peft_model(torch.nn.Sequential(layer), settings)
+    trained = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
+    assert trained == solution("5.4")(1, [(6, 4)], 3)
+    x = torch.randn(5, 6, generator=generator)
+    found = dict(model.named_parameters())
+    A, B = (next(w for name, w in found.items() if f"lora_{which}" in name).T for which in "AB")
+    W = next(w for name, w in found.items() if "lora" not in name).T
+    assert torch.allclose(solution("5.5")(x, W, A, B, 7, 3), model(x), atol=1e-6)
+
+
+def test_lesson_05_agrees_with_numpy_and_with_what_it_promises():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        ours, theirs = torch.tensor(rng.integers(3, size=(2, 9)), dtype=torch.float64)
+        assert math.isclose(solution("5.6")(ours, theirs) + solution("5.6")(theirs, ours), 1)
+        rewards = torch.stack([ours, theirs], dim=1)
+        triples = np.array(solution("5.1")(rewards))
+        assert (rewards[triples[:, 0], triples[:, 1]] > rewards[triples[:, 0], triples[:, 2]]).all()
+        assert len(triples) == (ours != theirs).sum()
+        prompts = rng.integers(6, size=12).tolist()
+        rows = solution("5.2")(prompts, [1, 4])
+        assert {prompts[row] for row in rows} & {1, 4} == set()
+        assert {prompts[row] for row in range(12) if row not in rows} <= {1, 4}
+        pairs = torch.tensor(rng.normal(size=(4, 9)))
+        chosen = dpo.implicit_rewards(pairs[0], pairs[2], 0.2)
+        right = chosen > dpo.implicit_rewards(pairs[1], pairs[3], 0.2)
+        assert math.isclose(solution("5.7")(*pairs), right.double().mean())
+        values, drawn = torch.tensor(rng.normal(size=9)), torch.tensor(rng.integers(9, size=(50, 9)))
+        expected = np.percentile(values.numpy()[drawn.numpy()].mean(1), [2.5, 97.5])
+        assert np.allclose(solution("5.8")(values, drawn), expected)
+
+
+def test_labels_are_the_response_as_the_rollout_ends_it():
+    from course_helpers.ppo.rollout import until_end
+
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        row = torch.randint(4, (9,), generator=generator)
+        labels = solution("5.3")(row, 3, 0)
+        assert torch.equal(labels[labels != -100], until_end(row[3:], 0))
+        assert (labels[:3] == -100).all()

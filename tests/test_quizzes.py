@@ -9,10 +9,13 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course_helpers import quizzes, translation
+from course_helpers.assets import asset
+from course_helpers.dpo.losses import gradient_weight
 from course_helpers.quizzes import (
     ChoiceQuestion,
     NumberQuestion,
@@ -28,7 +31,7 @@ from course_helpers.quizzes import (
 )
 from course_helpers.translation import _, language
 
-SIZES = {"00": 5, "01": 10, "02": 10, "03": 10, "dpo": 12, "ppo": 12}
+SIZES = {"00": 5, "01": 10, "02": 10, "03": 10, "04": 11, "05": 11, "dpo": 12, "ppo": 12}
 QUIZZES = [load_quiz(name) for name in quiz_names()]
 QUESTIONS = [(quiz.id, question) for quiz in QUIZZES for question in quiz.questions]
 CHOICES = [question for _quiz, question in QUESTIONS if type(question) is ChoiceQuestion]
@@ -138,6 +141,7 @@ def kl(p, q, log=math.log):
 
 
 NEW, REF = (0.5, 0.5), (0.25, 0.75)
+KEPT = 0.9 * 0.8 + 0.1 * 0.2  # swapped-labels: wins that stay wins, and losses that become wins
 # Each question's answer, and the number each slip leads to, in the order of the file.
 WORKED_OUT = {
     "lora-count": lambda: (4 * (64 + 128), 64 * 128, 64 + 128, 64 * 4, 4 * 128, 4 * 64 * 128),
@@ -161,6 +165,40 @@ WORKED_OUT = {
         0.9 - 0.6 + 0.4,
         0.6 - 0.9 + 0.95 * 0.4,
         0.9 + 0.95 * 0.4,
+    ),
+    "constant-in-z": lambda: (math.exp(1 / 0.5), math.exp(0.5), math.exp(1), 1 / 0.5, 1),
+    "reward-from-policy": lambda: (
+        0.5 * (math.log(0.3 / 0.1) - math.log(0.2 / 0.4)),
+        math.log(0.3 / 0.1) - math.log(0.2 / 0.4),
+        (math.log(0.3 / 0.1) - math.log(0.2 / 0.4)) / 0.5,
+        0.5 * math.log(0.3 / 0.1),
+        0.5 * math.log(0.3 / 0.2),
+        0.5 * (math.log(0.2 / 0.4) - math.log(0.3 / 0.1)),
+    ),
+    "pull-of-a-pair": lambda: (
+        sigmoid(-0.1 * (-2 - 10)),
+        sigmoid(0.1 * (-2 - 10)),
+        -math.log(sigmoid(0.1 * (-2 - 10))),
+        sigmoid(2 + 10),
+        sigmoid(-0.1 * (-2 + 10)),
+        sigmoid(0),
+    ),
+    "swapped-labels": lambda: (
+        math.log(KEPT / (1 - KEPT)),
+        math.log(0.9 / 0.1),
+        math.log(0.9 * 0.8 / (1 - 0.9 * 0.8)),
+        math.log((0.9 - 0.2) / (1 - 0.9 + 0.2)),
+        math.log((1 - KEPT) / KEPT),
+        KEPT,
+    ),
+    "lora-scale": lambda: (32 / 8 * 0.02, 0.02, 32 * 0.02, 8 / 32 * 0.02, 0.02 / 8),
+    "reference-from-log": lambda: (
+        -61 - (-0.4) / 0.1,
+        -61 + (-0.4) / 0.1,
+        -61 - (-0.4),
+        -61 - (-0.4) * 0.1,
+        -61 + (-0.4),
+        -61,
     ),
     "entropy": lambda: (
         -sum(p * math.log(p) for p in (0.5, 0.25, 0.25)),
@@ -228,6 +266,155 @@ def test_numbers_in_explanations_hold():
     assert gains[1] > 0 > gains[0]
     slopes = [sigmoid(-8) * sigmoid(8), sigmoid(8)]  # sigma-without-log: of σ and of ln σ, far below 0
     assert slopes[0] < 0.001 < 0.99 < slopes[1]
+
+
+def test_numbers_in_explanations_of_dpo_hold():
+    missed = (1 - 1e-4) ** 1000  # z-by-draws: r = 1 for one response with π_ref = 0.0001, 0 elsewhere, β = 0.05
+    with_none, with_one, z = 1, math.exp(20) / 1000, 1e-4 * math.exp(20)
+    assert missed > 0.9
+    assert with_none < z / 1000
+    assert with_one > 9 * z
+    assert round(math.log(0.9 / 0.1), 1) == 2.2  # won-every-time: where σ(m) = 0.9
+
+    def mean_loss(margin):  # rising-eval-loss: 69 % of the pairs in the right order, all margins of one size
+        return -0.69 * math.log(sigmoid(margin)) - 0.31 * math.log(sigmoid(-margin))
+
+    assert [round(mean_loss(m), 2) for m in (0, 0.8, 2)] == [0.69, 0.62, 0.75]
+    assert (round(1.2 / 0.05), round(2.0 / 0.5)) == (24, 4)  # margins-of-two-betas
+    assert round(100 * 20 / 30) == 67  # thirty-choices
+
+
+def test_the_derivation_of_the_optimum_holds():
+    """to-the-optimum: J(π) = β ln Z − β KL(π‖π_r), and −1/β of J is the expectation of the steps between."""
+    beta, pi, ref, r = 0.5, (0.2, 0.5, 0.3), (0.6, 0.3, 0.1), (0.0, 1.0, -2.0)
+    weights = [p * math.exp(x / beta) for p, x in zip(ref, r, strict=True)]
+    best = [w / sum(weights) for w in weights]
+    j = sum(p * x for p, x in zip(pi, r, strict=True)) - beta * kl(pi, ref)
+    assert math.isclose(-j / beta, kl(pi, weights))
+    assert math.isclose(j, beta * math.log(sum(weights)) - beta * kl(pi, best))
+
+
+def test_where_a_pair_stops_pulling():
+    """won-every-time: each loss at margins from 0 to far out."""
+    margins = torch.linspace(0, 30, 301, dtype=torch.float64)
+    rows = [(0.1, "sigmoid", 0), (0.1, "ipo", 0), (10, "sigmoid", 0), (0.1, "sigmoid", 0.1), (0.1, "hinge", 0)]
+    stops = [bool((gradient_weight(margins, *row) <= 0).any()) for row in rows]
+    question = next(q for _quiz, q in QUESTIONS if q.id == "won-every-time")
+    assert stops == [choice.right for choice in question.choices]
+
+
+# --- what is said of TRL and PEFT, on a model of a few weights --------------------------------------------------------
+
+PAIR = {"prompt": "I saw this film", "chosen": " twice and loved it", "rejected": " once"}
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(asset("policy"))
+
+
+@pytest.fixture
+def trained(tmp_path, tokenizer):
+    """Run TRL's DPO for some steps, each logged, on a policy that is not its reference; returns the trainer."""
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    def run(pair=PAIR, **arguments):
+        arguments = {"max_steps": 2, "learning_rate": 1e-2, "bf16": False, "loss_type": "sigmoid"} | arguments
+        config = DPOConfig(str(tmp_path), use_cpu=True, logging_steps=1, report_to="none", save_strategy="no",
+                           disable_tqdm=True, gradient_checkpointing=False, **arguments)  # fmt: skip
+        trainer = DPOTrainer(tiny_model(0), tiny_model(1), config, processing_class=tokenizer,
+                             train_dataset=Dataset.from_list([pair]))  # fmt: skip
+        trainer.train()
+        return trainer
+
+    return run
+
+
+def tiny_model(seed):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = GPT2Config(vocab_size=8192, n_positions=64, n_embd=16, n_layer=1, n_head=2, initializer_range=0.2,
+                            bos_token_id=0, eos_token_id=0)  # fmt: skip
+        return GPT2LMHeadModel(config).eval()
+
+
+def losses(trainer):
+    return [line["loss"] for line in trainer.state.log_history if "loss" in line]
+
+
+def test_first_loss_is_not_ln_2_with_another_reference(trained):
+    assert abs(losses(trained(max_steps=1))[0] - math.log(2)) > 0.01  # first-logged-loss
+
+
+def test_logged_numbers_give_the_reference(trained, tokenizer):
+    """reference-from-log: logps − rewards/β is ln π_ref, here worked out from the reference itself."""
+    line = trained(max_steps=1).state.log_history[0]
+    prompt, whole = (tokenizer(text).input_ids for text in (PAIR["prompt"], PAIR["prompt"] + PAIR["chosen"]))
+    ids = torch.tensor([*whole, tokenizer.eos_token_id])[None]
+    with torch.no_grad():
+        log_probs = tiny_model(1)(ids).logits.log_softmax(-1)
+    expected = sum(log_probs[0, t - 1, ids[0, t]].item() for t in range(len(prompt), ids.shape[1]))
+    assert line["logps/chosen"] - line["rewards/chosen"] / 0.1 == pytest.approx(expected, rel=1e-5)
+
+
+def test_label_smoothing_is_not_read_by_sigmoid(trained):
+    plain, smooth = losses(trained()), losses(trained(label_smoothing=0.3))
+    assert plain == smooth  # settings-of-trl
+    assert losses(trained(label_smoothing=0.3, loss_type="robust")) != plain
+
+
+def test_ipo_takes_means_over_tokens(trained, tokenizer):
+    line = trained(loss_type="ipo", max_steps=1).state.log_history[0]
+    counts = {side: len(tokenizer(PAIR[side]).input_ids) + 1 for side in ("chosen", "rejected")}  # and the end token
+    chosen, rejected = (line[f"rewards/{side}"] / 0.1 / counts[side] for side in ("chosen", "rejected"))
+    assert line["loss"] == pytest.approx((chosen - rejected - 1 / (2 * 0.1)) ** 2, rel=1e-4)
+
+
+def test_defaults_of_the_configuration(tmp_path):
+    from trl import DPOConfig
+
+    config = DPOConfig(str(tmp_path), use_cpu=True)
+    assert (config.bf16, config.max_length, config.learning_rate) == (True, 1024, 1e-6)
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="use_cpu"):
+            DPOConfig(str(tmp_path))
+
+
+def test_a_row_longer_than_the_model_is_not_cut(trained):
+    with pytest.raises(IndexError):
+        trained(PAIR | {"chosen": " good" * 100})
+    assert losses(trained(PAIR | {"chosen": " good" * 100}, max_length=64))
+
+
+def test_a_prompt_cut_inside_a_token_loses_its_end(trained, tokenizer):
+    pair = {"prompt": "I saw this ", "chosen": "film twice", "rejected": "film once"}
+    row = trained(pair, max_steps=1).train_dataset[0]
+    assert tokenizer.decode(row["prompt_ids"]) == "I saw this"  # bad-pairs
+    assert tokenizer.decode(row["chosen_ids"]).startswith(" film")
+
+
+def test_merging_leaves_no_reference():
+    from peft import LoraConfig, get_peft_model
+
+    base, ids = tiny_model(0), torch.tensor([[5, 6, 7]])
+    lora = LoraConfig(r=8, lora_alpha=32, target_modules=["c_attn"], fan_in_fan_out=True, init_lora_weights=False)
+    with torch.no_grad():
+        policy = get_peft_model(base, lora)
+        layer = policy.base_model.model.transformer.h[0].attn.c_attn
+        weight, product = layer.weight.clone(), layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+        trained = policy(ids).logits
+        merged = policy.merge_and_unload()
+        moved = merged.transformer.h[0].attn.c_attn.weight - weight
+        torch.testing.assert_close(moved, 4 * product.T, rtol=1e-4, atol=1e-5)  # lora-scale: 32/8
+        for model in (base, policy, merged):  # after-merging
+            torch.testing.assert_close(model(ids).logits, trained, rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="No adapter"), policy.disable_adapter():
+        pass
 
 
 # --- grading ----------------------------------------------------------------------------------------------------------
