@@ -12,6 +12,7 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import TrainerCallback, logging
 
+from course_helpers.choices import Choice, ChoiceBook, Question, pairs_of, read_choices
 from course_helpers.dpo.losses import sequence_log_probs
 from course_helpers.dpo.saving import load_adapter, merged, save_adapter, save_policy
 from course_helpers.dpo.training import PairCollator, dpo_config, lora_config, pair_dataset, sft_trainer
@@ -331,6 +332,30 @@ def test_it_says_nothing_while_it_works(tmp_path, capfd):
     assert out == ""
     assert "it/s" not in err
     assert os.environ.get("TQDM_DISABLE") is None
+
+
+# ------------------------------------------------------------------------------------------------ the learner's choices
+
+
+def test_thirty_choices_of_a_learner_can_be_trained_on(tmp_path):
+    # a learner who likes films to be praised, as the labelling panel keeps it: sides, ties, a question asked twice
+    book = ChoiceBook(tmp_path / "my_choices.jsonl")
+    book.open()
+    for number in range(30):
+        pair = PAIRS[number % len(PAIRS)]
+        sides = (pair["chosen"], pair["rejected"])[:: 1 if number % 3 else -1]
+        question = Question(f"{number}. {pair['prompt']}", *sides)
+        liked = "A" if sides[0] == pair["chosen"] else "B"
+        book.put(Choice.of(question, "tie" if number == 7 else liked))
+    pairs = pairs_of(read_choices(tmp_path / "my_choices.jsonl"))
+    assert len(pairs) == 29
+    assert all(pair["chosen"] == PAIRS[int(pair["prompt"].split(".")[0]) % len(PAIRS)]["chosen"] for pair in pairs)
+    model, tokenizer = small_policy()
+    settings = {"batch_size": 10, "epochs": 10, "learning_rate": 1e-3}
+    trainer = trainer_of(tmp_path / "run", model, tokenizer, pairs, PAIRS, lora=rank_four(model), **settings)
+    trainer.train()
+    assert losses_of(trainer)[0] == pytest.approx(math.log(2), abs=1e-5)
+    assert trainer.evaluate()["eval_rewards/accuracies"] == 1.0  # the same taste, for prompts without a number
 
 
 # ------------------------------------------------------------------------------------------------------------ SFT first
