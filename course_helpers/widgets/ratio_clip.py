@@ -5,11 +5,12 @@ from __future__ import annotations
 import ipywidgets as widgets
 
 from course_helpers.translation import N_, _
+from course_helpers.widgets import curve_picture
 from course_helpers.widgets.controls import button, float_slider
+from course_helpers.widgets.curve_picture import Frame, word
 from course_helpers.widgets.markup import escape, number
 from course_helpers.widgets.panel import Panel, box, html_part
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 260, 40, 14, 24, 36
 LARGEST = 2.0  # right end of the axis of ρ
 STATIC_RATIOS = (0.5, 0.7, 0.8, 1.0, 1.2, 1.3, 1.5)
 # By whether the advantage is positive.
@@ -28,16 +29,10 @@ WITHIN = {
     False: N_("Gradient on: the token becomes less likely, and ρ is still within 1 ± ε."),
 }
 LOOK = """
-.ch-panel .ch-clip { display: block; max-width: 100%; height: auto; }
-.ch-panel .ch-clip text { fill: var(--ch-ink); font-size: 12px; text-anchor: middle; }
-.ch-panel .ch-clip text.ch-left { text-anchor: end; }
-.ch-panel .ch-clip text.ch-right { text-anchor: start; }
-.ch-panel .ch-clip path { fill: none; stroke: var(--ch-soft); stroke-width: 1; }
-.ch-panel .ch-clip path.ch-plain { stroke: #808080; stroke-width: 1.5; stroke-dasharray: 5 4; }
-.ch-panel .ch-clip path.ch-held { stroke: var(--ch-bar); stroke-width: 3.5; }
-.ch-panel .ch-clip rect { fill: var(--ch-tint); stroke: none; }
-.ch-panel .ch-clip circle { fill: #d9822b; stroke: var(--ch-paper); stroke-width: 1.5; }
-.ch-panel .ch-clip circle.ch-off { fill: var(--ch-paper); stroke: #d9822b; stroke-width: 3; }
+.ch-panel .ch-plot path.ch-plain { stroke: #808080; stroke-width: 1.5; stroke-dasharray: 5 4; }
+.ch-panel .ch-plot path.ch-held { stroke: var(--ch-bar); stroke-width: 3.5; }
+.ch-panel .ch-plot rect { fill: var(--ch-tint); stroke: none; }
+.ch-panel .ch-plot circle.ch-off { fill: var(--ch-paper); stroke: #d9822b; stroke-width: 3; }
 """
 
 
@@ -75,7 +70,9 @@ class RatioClip(Panel):
         controls = widgets.VBox([*self.sliders, self.reset_button])
         controls.add_class("ch-controls")
         columns = box("ch-columns", [controls, box("ch-picture", [self.summary, self.picture])])
-        super().__init__(N_("Ratio and clip"), [html_part("ch-sheet", f"<style>{LOOK}</style>"), columns])
+        super().__init__(
+            N_("Ratio and clip"), [html_part("ch-sheet", f"<style>{curve_picture.LOOK}{LOOK}</style>"), columns]
+        )
         for slider in self.sliders:
             slider.observe(lambda change: self.guard(self.refresh), "value")
         self.reset_button.on_click(lambda clicked: self.guard(self.reset))
@@ -131,55 +128,30 @@ class RatioClip(Panel):
         """The surrogate over ρ, with and without its clip, and where the sliders stand."""
         ratio, advantage, epsilon = self.values
         edges = (1 - epsilon, 1 + epsilon)
-        corners = (0.0, *edges, LARGEST)
-        plain = self._path([(x, x * advantage) for x in (0.0, LARGEST)], "ch-plain")
-        held = self._path([(x, surrogate(x, advantage, epsilon)[0]) for x in corners], "ch-held")
+        frame, corners = Frame((0.0, LARGEST), self._range()), (0.0, *edges, LARGEST)
+        plain = frame.curve([(x, x * advantage) for x in (0.0, LARGEST)], "ch-plain")
+        held = frame.curve([(x, surrogate(x, advantage, epsilon)[0]) for x in corners], "ch-held")
         value, slope = surrogate(*self.values)
-        x, y = self._place(ratio, value)
-        band = f'<rect x="{self._x(edges[0]):.1f}" y="{TOP}" width="{self._x(edges[1]) - self._x(edges[0]):.1f}" '
-        band += f'height="{HEIGHT - TOP - BOTTOM}"/>'
+        dot = frame.dot(ratio, value, "ch-on" if slope else "ch-off")
         key = _(
             "Blue: the clipped surrogate. Dashed: ρA without the clip. Grey: 1 ± ε. "
             "The dot is hollow where the gradient is off."
         )
-        dot = f'<circle class="{"ch-on" if slope else "ch-off"}" cx="{x:.1f}" cy="{y:.1f}" r="6"/>'
-        return (
-            f'<svg class="ch-clip" role="img" aria-label="{escape(self.in_words())}" width="{WIDTH}" height="{HEIGHT}" '
-            f'viewBox="0 0 {WIDTH} {HEIGHT}">{band}{self._axes(edges)}{plain}{held}{dot}</svg>'
-            f'<p class="ch-hint">{key}</p>'
-        )
+        drawn = frame.picture(self.in_words(), frame.band(*edges), self._axes(frame, edges), plain, held, dot)
+        return f'{drawn}<p class="ch-hint">{key}</p>'
 
-    def _axes(self, edges: tuple[float, float]) -> str:
-        zero, bottom = self._y(0.0), HEIGHT - BOTTOM
-        words = [self._word("", self._x(at), bottom + 15, number(at, 0)) for at in (0.0, 1.0, LARGEST)]
-        words += [self._word("ch-left", self._x(edges[0]) - 4, TOP - 4, f"1 − ε = {number(edges[0])}")]
-        words += [self._word("ch-right", self._x(edges[1]) + 4, TOP - 4, f"1 + ε = {number(edges[1])}")]
-        words += [self._word("ch-left", LEFT - 5, self._y(at) + 4, number(at, 1)) for at in self._range()]
-        words += [self._word("", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, _("importance ratio ρ"))]
-        return f'<path d="M{LEFT},{zero:.1f} H{WIDTH - RIGHT} M{LEFT},{TOP} V{bottom}"/>{"".join(words)}'
-
-    @staticmethod
-    def _word(side: str, x: float, y: float, text: str) -> str:
-        return f'<text class="{side}" x="{x:.1f}" y="{y:.1f}">{text}</text>'
+    def _axes(self, frame: Frame, edges: tuple[float, float]) -> str:
+        ratios = [(at, number(at, 0)) for at in (0.0, 1.0, LARGEST)]
+        values = [(at, number(at, 1)) for at in self._range()]
+        low, high = (frame.x(edge) for edge in edges)
+        named = word(low - 4, frame.top - 4, f"1 − ε = {number(edges[0])}", "ch-left")
+        named += word(high + 4, frame.top - 4, f"1 + ε = {number(edges[1])}", "ch-right")
+        return frame.axes(ratios, values, _("importance ratio ρ")) + named
 
     def _range(self) -> tuple[float, float]:
         """Lowest and highest value on the axis: it follows A, so that the curve always fills the picture."""
         end = LARGEST * (self.advantage.value or 1.0)
         return min(0.0, end), max(0.0, end)
-
-    def _x(self, ratio: float) -> float:
-        return LEFT + ratio / LARGEST * (WIDTH - LEFT - RIGHT)
-
-    def _y(self, value: float) -> float:
-        low, high = self._range()
-        return TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
-
-    def _place(self, ratio: float, value: float) -> tuple[float, float]:
-        return self._x(ratio), self._y(value)
-
-    def _path(self, points: list[tuple[float, float]], name: str) -> str:
-        places = " L".join("{:.1f},{:.1f}".format(*self._place(*point)) for point in points)
-        return f'<path class="{name}" d="M{places}"/>'
 
     def static_html(self) -> str:
         """The same as a table: both signs of the advantage, some ratios."""
