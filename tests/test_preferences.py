@@ -603,7 +603,7 @@ def test_every_kind_of_file_gives_the_same_pairs(tmp_path, name):
         name, lines
     )
     if name.endswith(".gz"):
-        path.write_bytes(gzip.compress(text.encode()))
+        path.write_bytes(gzip.compress(text.encode(), mtime=0))
     elif name.endswith(".parquet"):
         Dataset.from_list(rows).to_parquet(path)
     else:
@@ -630,7 +630,7 @@ def test_a_json_file_of_one_line_is_one_row(tmp_path):
         ("a.jsonl", b"\n\n", "rows is empty"),
         ("a.parquet", b"PAR1 not really", "cannot be read as a parquet file"),
         ("a.jsonl.gz", b"\x1f\x8b broken", "cannot be read to its end"),
-        ("a.jsonl.gz", gzip.compress(b'{"chosen": "a"}' * 99)[:30], "cannot be read to its end"),
+        ("a.jsonl.gz", gzip.compress(b'{"chosen": "a"}' * 99, mtime=0)[:30], "cannot be read to its end"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name, content, message):
