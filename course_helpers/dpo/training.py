@@ -193,7 +193,8 @@ def pair_dataset(pairs: Sequence[Any] | Dataset) -> Dataset:
 class PairCollator(DataCollatorForPreference):
     """TRL's collator, which takes the end token away again from responses that were cut off.
 
-    TRL puts one after every response; a policy trained on rollouts of 24 tokens would learn to stop there.
+    TRL puts one after every response, which says of a text in mid-sentence that it was finished. Where both responses
+    of a pair were cut, most of that cancels in DPO; where one was not, it does not.
     """
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:

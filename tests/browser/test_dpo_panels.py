@@ -162,17 +162,19 @@ def test_every_control_has_a_name_and_what_changes_is_read_aloud(opened):
 @pytest.mark.parametrize("theme", ["JupyterLab Dark", "JupyterLab Light"])
 def test_axe_finds_no_serious_fault(opened, theme):
     choose_theme(opened, theme)
-    opened.set_viewport_size({"width": 1280, "height": 4000})  # axe judges no colours of what is scrolled out of sight
+    # axe judges no colours of what it takes for hidden: JupyterLab's body is 0 pixels high and cuts off what overflows.
+    opened.add_style_tag(content="body { overflow: visible !important; }")
+    opened.set_viewport_size({"width": 1280, "height": 4000})
     opened.wait_for_timeout(300)
     for name in PANELS:
         save_screenshot(view(opened, name), f"{name}_{theme.split()[-1].lower()}")
     found = Axe().run(opened, context=".ch-panel").response
     opened.set_viewport_size({"width": 1280, "height": 1000})
-    assert {"color-contrast", "label", "button-name"} <= {rule["id"] for rule in found["passes"]}
     serious = [fault for fault in found["violations"] if fault["impact"] in ("serious", "critical")]
     assert not serious, "\n".join(
         f"{fault['id']}: {fault['help']}: {node['html'][:200]}" for fault in serious for node in fault["nodes"][:4]
     )
+    assert {"color-contrast", "label", "button-name"} <= {rule["id"] for rule in found["passes"]}
 
 
 def test_a_narrow_page_holds_the_panels(opened):
