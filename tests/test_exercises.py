@@ -724,19 +724,19 @@ def test_lesson_05_agrees_with_peft():
     settings = peft.LoraConfig(r=3, lora_alpha=7, target_modules=["0"], init_lora_weights=False)
     model = peft.get_peft_model(torch.nn.Sequential(layer), settings)
     trained = sum(weights.numel() for weights in model.parameters() if weights.requires_grad)
-    assert trained == solution("5.4")(1, [(6, 4)], 3)
+    assert trained == solution("5.3")(1, [(6, 4)], 3)
     x = torch.randn(5, 6, generator=generator)
     found = dict(model.named_parameters())
     A, B = (next(w for name, w in found.items() if f"lora_{which}" in name).T for which in "AB")
     W = next(w for name, w in found.items() if "lora" not in name).T
-    assert torch.allclose(solution("5.5")(x, W, A, B, 7, 3), model(x), atol=1e-6)
+    assert torch.allclose(solution("5.4")(x, W, A, B, 7, 3), model(x), atol=1e-6)
 
 
 def test_lesson_05_agrees_with_numpy_and_with_what_it_promises():
     rng = np.random.default_rng(0)
     for _ in range(20):
         ours, theirs = torch.tensor(rng.integers(3, size=(2, 9)), dtype=torch.float64)
-        assert math.isclose(solution("5.6")(ours, theirs) + solution("5.6")(theirs, ours), 1)
+        assert math.isclose(solution("5.7")(ours, theirs) + solution("5.7")(theirs, ours), 1)
         rewards = torch.stack([ours, theirs], dim=1)
         triples = np.array(solution("5.1")(rewards))
         assert (rewards[triples[:, 0], triples[:, 1]] > rewards[triples[:, 0], triples[:, 2]]).all()
@@ -748,7 +748,7 @@ def test_lesson_05_agrees_with_numpy_and_with_what_it_promises():
         pairs = torch.tensor(rng.normal(size=(4, 9)))
         chosen = dpo.implicit_rewards(pairs[0], pairs[2], 0.2)
         right = chosen > dpo.implicit_rewards(pairs[1], pairs[3], 0.2)
-        assert math.isclose(solution("5.7")(*pairs), right.double().mean())
+        assert math.isclose(solution("5.6")(*pairs), right.double().mean())
         values, drawn = torch.tensor(rng.normal(size=9)), torch.tensor(rng.integers(9, size=(50, 9)))
         expected = np.percentile(values.numpy()[drawn.numpy()].mean(1), [2.5, 97.5])
         assert np.allclose(solution("5.8")(values, drawn), expected)
@@ -760,6 +760,6 @@ def test_labels_are_the_response_as_the_rollout_ends_it():
     generator = torch.Generator().manual_seed(0)
     for _ in range(20):
         row = torch.randint(4, (9,), generator=generator)
-        labels = solution("5.3")(row, 3, 0)
+        labels = solution("5.5")(row, 3, 0)
         assert torch.equal(labels[labels != -100], until_end(row[3:], 0))
         assert (labels[:3] == -100).all()

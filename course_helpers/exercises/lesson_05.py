@@ -97,6 +97,7 @@ PREFERENCE_TRIPLES = Exercise(
     ),
 )
 
+
 # ---------------------------------------------------------------------------------------------- 5.2 split by prompt
 
 
@@ -179,130 +180,8 @@ TRAINING_ROWS = Exercise(
     ),
 )
 
-# -------------------------------------------------------------------------------------------------------- 5.3 labels
 
-
-def labels_of(ids, prompt_length, pad):
-    """Labels of a row of token ids: −100 wherever the loss is not to look."""
-    labels = ids.clone()
-    labels[:prompt_length] = -100
-    ends = (ids[prompt_length:] == pad).nonzero()
-    if len(ends) > 0:
-        labels[prompt_length + ends[0] + 1 :] = -100
-    return labels
-
-
-def _is_response(ids, prompt_length, pad):
-    """True from the prompt's end to the first end token behind it."""
-    return labels_of(ids, prompt_length, pad) != -100
-
-
-def _filled(fill):
-    """Another number where the loss is not to look."""
-    return lambda ids, prompt_length, pad: torch.where(
-        _is_response(ids, prompt_length, pad), ids, fill(pad) * torch.ones_like(ids)
-    )
-
-
-def _without_prompt(ids, prompt_length, pad):
-    return torch.where(torch.arange(len(ids)) >= prompt_length, ids, -100)
-
-
-def _without_any_end(ids, prompt_length, pad):
-    return _without_prompt(ids, prompt_length, pad).where(ids != pad, torch.tensor(-100))
-
-
-def _end_of_the_row(ids, prompt_length, pad):
-    """The end token is looked for in the whole row, its prompt and the prompt's padding included."""
-    ends = (ids == pad).nonzero()
-    last = int(ends[0]) if len(ends) else len(ids)
-    return _without_prompt(ids, prompt_length, pad).where(torch.arange(len(ids)) <= last, torch.tensor(-100))
-
-
-def _shifted(ids, prompt_length, pad):
-    return torch.cat([labels_of(ids, prompt_length, pad)[1:], torch.tensor([-100])])
-
-
-LABELS_OF = Exercise(
-    number="5.3",
-    title=N_("labels for the response alone"),
-    task=N_(
-        "`labels_of(ids, prompt_length, pad)` gets a row of token ids (L,): a prompt of `prompt_length` tokens, the "
-        "response, perhaps padding. It returns labels (L,): the response's ids, and −100 in prompt and padding. The "
-        "end token has the id `pad`, too: the first one behind the prompt is the response's, the others are padding."
-    ),
-    difficulty="hard",
-    minutes=8,
-    right=labels_of,
-    why=N_("By its id an end token looks like padding; its place says that the policy wrote it, and has to learn it."),
-    inputs=(
-        (torch.tensor([5, 6, 7, 11, 12, 0, 0, 0]), 3, 0),
-        (torch.tensor([5, 6, 11, 12, 13]), 2, 0),
-        (torch.tensor([2, 2, 5, 11, 12, 2]), 3, 2),
-        (torch.tensor([5, 11, 2, 2]), 1, 2),
-    ),
-    mistakes=(
-        Mistake(
-            N_(
-                "All tokens with the id `pad` got −100, the response's own end among them. A policy trained on that "
-                "never learns to stop."
-            ),
-            _without_any_end,
-        ),
-        Mistake(
-            N_("The prompt is labelled. DPO judges the response, given the prompt: −100 up to `prompt_length`."),
-            lambda ids, n, pad: torch.where((torch.arange(len(ids)) < n) | _is_response(ids, n, pad), ids, -100),
-            lambda ids, n, pad: ids.where(ids != pad, torch.tensor(-100)),
-            lambda ids, n, pad: ids,
-        ),
-        Mistake(
-            N_("The padding is labelled. Behind the first end token nothing was written."),
-            _without_prompt,
-        ),
-        Mistake(
-            N_("The prompt's border is one token off: tokens 0 to `prompt_length` − 1 are the prompt."),
-            lambda ids, n, pad: torch.where(torch.arange(len(ids)) >= n - 1, ids, -100).where(
-                _is_response(ids, n, pad) | (torch.arange(len(ids)) < n), torch.tensor(-100)
-            ),
-            lambda ids, n, pad: labels_of(ids, n, pad).where(torch.arange(len(ids)) != n, torch.tensor(-100)),
-        ),
-        Mistake(
-            N_("What the loss is not to look at is marked with −100. Any id from 0 on is a token to be learned."),
-            _filled(lambda pad: 0),
-            _filled(lambda pad: pad),
-            _filled(lambda pad: -1),
-        ),
-        Mistake(
-            N_("The labels are shifted by one. The model does that itself: a label stands at its own token."),
-            _shifted,
-        ),
-        Mistake(
-            N_("You looked for the end token in the whole row and found the prompt's padding. Look behind the prompt."),
-            _end_of_the_row,
-        ),
-        Mistake(
-            N_("Something was cut off. Labels are as many as ids: each place is labelled or gets −100."),
-            lambda ids, n, pad: ids[_is_response(ids, n, pad)],
-            lambda ids, n, pad: ids[n:],
-            lambda ids, n, pad: labels_of(ids, n, pad)[: int(_is_response(ids, n, pad).nonzero().max()) + 1],
-        ),
-        Mistake(
-            N_("That is a mask of the response. A label is the token's id where the mask is 1, and −100 elsewhere."),
-            _is_response,
-        ),
-        Mistake(
-            N_("The response got −100, and the rest is labelled: the other way round."),
-            lambda ids, n, pad: ids.where(~_is_response(ids, n, pad), torch.tensor(-100)),
-        ),
-    ),
-    hints=(
-        N_("Begin with a copy, `ids.clone()`, and put −100 in the first `prompt_length` places."),
-        N_("Where is the first `pad` behind the prompt? It keeps its id; what follows it gets −100."),
-        N_("A response that was cut off has no end token. Then nothing follows, and there is no padding."),
-    ),
-)
-
-# --------------------------------------------------------------------------------------------- 5.4 weights of LoRA
+# --------------------------------------------------------------------------------------------- 5.3 weights of LoRA
 
 
 def lora_parameters(layers, shapes, rank):
@@ -316,7 +195,7 @@ def _over_matrices(count):
 
 
 LORA_PARAMETERS = Exercise(
-    number="5.4",
+    number="5.3",
     title=N_("how many weights LoRA trains"),
     task=N_(
         "`lora_parameters(layers, shapes, rank)` gets the number of layers, a list with the shape (in, out) of each "
@@ -378,7 +257,8 @@ LORA_PARAMETERS = Exercise(
     ),
 )
 
-# ---------------------------------------------------------------------------------------------- 5.5 a layer with LoRA
+
+# ---------------------------------------------------------------------------------------------- 5.4 a layer with LoRA
 
 
 def lora_output(x, W, A, B, alpha, rank):
@@ -397,7 +277,7 @@ def _b_before_a(x, W, A, B, alpha, rank):
 
 
 LORA_OUTPUT = Exercise(
-    number="5.5",
+    number="5.4",
     title=N_("the output of a layer with LoRA"),
     task=N_(
         "`lora_output(x, W, A, B, alpha, rank)` gets n inputs x (n, in), the frozen matrix W (in, out), the trained "
@@ -479,90 +359,132 @@ LORA_OUTPUT = Exercise(
     ),
 )
 
-# -------------------------------------------------------------------------------------------------------- 5.6 win rate
+
+# -------------------------------------------------------------------------------------------------------- 5.5 labels
 
 
-def win_rate(ours, theirs):
-    """The share of prompts on which ours is better; a tie counts half."""
-    wins = (ours > theirs).double()
-    ties = (ours == theirs).double()
-    return (wins + ties / 2).mean()
+def labels_of(ids, prompt_length, pad):
+    """Labels of a row of token ids: −100 wherever the loss is not to look."""
+    labels = ids.clone()
+    labels[:prompt_length] = -100
+    ends = (ids[prompt_length:] == pad).nonzero()
+    if len(ends) > 0:
+        labels[prompt_length + ends[0] + 1 :] = -100
+    return labels
 
 
-def _every_pair(ours, theirs):
-    return win_rate(*torch.broadcast_tensors(ours[:, None], theirs[None, :]))
+def _is_response(ids, prompt_length, pad):
+    """True from the prompt's end to the first end token behind it."""
+    return labels_of(ids, prompt_length, pad) != -100
 
 
-WIN_RATE = Exercise(
-    number="5.6",
-    title=N_("the win rate"),
+def _filled(fill):
+    """Another number where the loss is not to look."""
+    return lambda ids, prompt_length, pad: torch.where(
+        _is_response(ids, prompt_length, pad), ids, fill(pad) * torch.ones_like(ids)
+    )
+
+
+def _without_prompt(ids, prompt_length, pad):
+    return torch.where(torch.arange(len(ids)) >= prompt_length, ids, -100)
+
+
+def _without_any_end(ids, prompt_length, pad):
+    return _without_prompt(ids, prompt_length, pad).where(ids != pad, torch.tensor(-100))
+
+
+def _end_of_the_row(ids, prompt_length, pad):
+    """The end token is looked for in the whole row, its prompt and the prompt's padding included."""
+    ends = (ids == pad).nonzero()
+    last = int(ends[0]) if len(ends) else len(ids)
+    return _without_prompt(ids, prompt_length, pad).where(torch.arange(len(ids)) <= last, torch.tensor(-100))
+
+
+def _shifted(ids, prompt_length, pad):
+    return torch.cat([labels_of(ids, prompt_length, pad)[1:], torch.tensor([-100])])
+
+
+LABELS_OF = Exercise(
+    number="5.5",
+    title=N_("labels for the response alone"),
     task=N_(
-        "`win_rate(ours, theirs)` gets the rewards of two policies' responses to the same N prompts, two tensors (N,). "
-        "It returns the win rate of the first: the share of prompts on which its response has the higher reward, "
-        "where a tie counts half."
+        "`labels_of(ids, prompt_length, pad)` gets a row of token ids (L,): a prompt of `prompt_length` tokens, the "
+        "response, perhaps padding. It returns labels (L,): the response's ids, and −100 in prompt and padding. The "
+        "end token has the id `pad`, too: the first one behind the prompt is the response's, the others are padding."
     ),
-    difficulty="easy",
-    minutes=4,
-    right=win_rate,
-    why=N_("Each prompt is one contest; with ties at half, the win rates of the two policies sum to 1."),
+    difficulty="hard",
+    minutes=8,
+    right=labels_of,
+    why=N_("By its id an end token looks like padding; its place says that the policy wrote it, and has to learn it."),
     inputs=(
-        (reals([1.0, 0.2, -0.5, 2.0, 0.9]), reals([0.5, 0.2, 0.1, 1.9, 0.3])),
-        (reals([3.0, 1.0, -2.0]), reals([1.0, 1.0, 0.0])),
-        (reals([0.4, 0.7]), reals([0.4, 0.7])),
-        (reals([0.0, 0.3, 0.2, -9.0]), reals([-1.0, 0.1, 0.4, 0.0])),
-        (reals([-1.0]), reals([1.0])),
+        (torch.tensor([5, 6, 7, 11, 12, 0, 0, 0]), 3, 0),
+        (torch.tensor([5, 6, 11, 12, 13]), 2, 0),
+        (torch.tensor([2, 2, 5, 11, 12, 2]), 3, 2),
+        (torch.tensor([5, 11, 2, 2]), 1, 2),
     ),
     mistakes=(
         Mistake(
-            N_("A tie counts as a win: two equal policies would then both win everything."),
-            lambda ours, theirs: (ours >= theirs).double().mean(),
+            N_(
+                "All tokens with the id `pad` got −100, the response's own end among them. A policy trained on that "
+                "never learns to stop."
+            ),
+            _without_any_end,
         ),
         Mistake(
-            N_("A tie counts as a loss. It counts half, or neither of two equal policies would ever win."),
-            lambda ours, theirs: (ours > theirs).double().mean(),
+            N_("The prompt is labelled. DPO judges the response, given the prompt: −100 up to `prompt_length`."),
+            lambda ids, n, pad: torch.where((torch.arange(len(ids)) < n) | _is_response(ids, n, pad), ids, -100),
+            lambda ids, n, pad: ids.where(ids != pad, torch.tensor(-100)),
+            lambda ids, n, pad: ids,
         ),
         Mistake(
-            N_("The ties are left out of the count. They stay in it, at half a win each."),
-            lambda ours, theirs: (ours > theirs).sum() / (ours != theirs).sum(),
+            N_("The padding is labelled. Behind the first end token nothing was written."),
+            _without_prompt,
         ),
         Mistake(
-            N_("That is the win rate of the other policy."),
-            lambda ours, theirs: win_rate(theirs, ours),
+            N_("The prompt's border is one token off: tokens 0 to `prompt_length` − 1 are the prompt."),
+            lambda ids, n, pad: torch.where(torch.arange(len(ids)) >= n - 1, ids, -100).where(
+                _is_response(ids, n, pad) | (torch.arange(len(ids)) < n), torch.tensor(-100)
+            ),
+            lambda ids, n, pad: labels_of(ids, n, pad).where(torch.arange(len(ids)) != n, torch.tensor(-100)),
         ),
         Mistake(
-            N_("That is the mean difference of rewards, which a single prompt can decide. Count wins instead."),
-            lambda ours, theirs: (ours - theirs).mean(),
+            N_("What the loss is not to look at is marked with −100. Any id from 0 on is a token to be learned."),
+            _filled(lambda pad: 0),
+            _filled(lambda pad: pad),
+            _filled(lambda pad: -1),
         ),
         Mistake(
-            N_("That is the mean probability under Bradley-Terry. A win rate counts: a win by little is a whole win."),
-            lambda ours, theirs: (ours - theirs).sigmoid().mean(),
+            N_("The labels are shifted by one. The model does that itself: a label stands at its own token."),
+            _shifted,
         ),
         Mistake(
-            N_("You compared responses to different prompts, where the easier prompt wins. Compare row by row."),
-            _every_pair,
+            N_("You looked for the end token in the whole row and found the prompt's padding. Look behind the prompt."),
+            _end_of_the_row,
         ),
         Mistake(
-            N_("That is a number of wins. The rate is divided by the number of prompts."),
-            lambda ours, theirs: win_rate(ours, theirs) * len(ours),
-            lambda ours, theirs: (ours > theirs).sum(),
+            N_("Something was cut off. Labels are as many as ids: each place is labelled or gets −100."),
+            lambda ids, n, pad: ids[_is_response(ids, n, pad)],
+            lambda ids, n, pad: ids[n:],
+            lambda ids, n, pad: labels_of(ids, n, pad)[: int(_is_response(ids, n, pad).nonzero().max()) + 1],
         ),
         Mistake(
-            N_("That is wins minus losses, from −1 to 1. A win rate lies between 0 and 1, and equal policies have ½."),
-            lambda ours, theirs: (ours - theirs).sign().mean(),
+            N_("That is a mask of the response. A label is the token's id where the mask is 1, and −100 elsewhere."),
+            _is_response,
         ),
         Mistake(
-            N_("You compared the mean rewards, one contest in all. Each prompt is a contest."),
-            lambda ours, theirs: (ours.mean() > theirs.mean()).double(),
+            N_("The response got −100, and the rest is labelled: the other way round."),
+            lambda ids, n, pad: ids.where(~_is_response(ids, n, pad), torch.tensor(-100)),
         ),
     ),
     hints=(
-        N_("For each prompt there are three cases, worth 1, ½ and 0. The rate is the mean of what they are worth."),
-        N_("`(ours > theirs).double()` is 1 at a win. Which comparison finds the ties?"),
-        N_("Known answer: a policy against itself has the win rate ½."),
+        N_("Begin with a copy, `ids.clone()`, and put −100 in the first `prompt_length` places."),
+        N_("Where is the first `pad` behind the prompt? It keeps its id; what follows it gets −100."),
+        N_("A response that was cut off has no end token. Then nothing follows, and there is no padding."),
     ),
 )
 
-# ---------------------------------------------------------------------------------- 5.7 accuracy of the implicit reward
+
+# ---------------------------------------------------------------------------------- 5.6 accuracy of the implicit reward
 
 
 def implicit_accuracy(log_w, log_l, ref_w, ref_l):
@@ -577,7 +499,7 @@ def _gap(log_w, log_l, ref_w, ref_l):
 
 
 IMPLICIT_ACCURACY = Exercise(
-    number="5.7",
+    number="5.6",
     title=N_("the accuracy of the implicit reward"),
     task=N_(
         "`implicit_accuracy(log_w, log_l, ref_w, ref_l)` gets ln π_θ(Y_w|X), ln π_θ(Y_l|X), and the same two under "
@@ -661,6 +583,91 @@ IMPLICIT_ACCURACY = Exercise(
         N_("Compare the log-ratios pair by pair; the mean of zeros and ones is a share."),
     ),
 )
+
+
+# -------------------------------------------------------------------------------------------------------- 5.7 win rate
+
+
+def win_rate(ours, theirs):
+    """The share of prompts on which ours is better; a tie counts half."""
+    wins = (ours > theirs).double()
+    ties = (ours == theirs).double()
+    return (wins + ties / 2).mean()
+
+
+def _every_pair(ours, theirs):
+    return win_rate(*torch.broadcast_tensors(ours[:, None], theirs[None, :]))
+
+
+WIN_RATE = Exercise(
+    number="5.7",
+    title=N_("the win rate"),
+    task=N_(
+        "`win_rate(ours, theirs)` gets the rewards of two policies' responses to the same N prompts, two tensors (N,). "
+        "It returns the win rate of the first: the share of prompts on which its response has the higher reward, "
+        "where a tie counts half."
+    ),
+    difficulty="easy",
+    minutes=4,
+    right=win_rate,
+    why=N_("Each prompt is one contest; with ties at half, the win rates of the two policies sum to 1."),
+    inputs=(
+        (reals([1.0, 0.2, -0.5, 2.0, 0.9]), reals([0.5, 0.2, 0.1, 1.9, 0.3])),
+        (reals([3.0, 1.0, -2.0]), reals([1.0, 1.0, 0.0])),
+        (reals([0.4, 0.7]), reals([0.4, 0.7])),
+        (reals([0.0, 0.3, 0.2, -9.0]), reals([-1.0, 0.1, 0.4, 0.0])),
+        (reals([-1.0]), reals([1.0])),
+    ),
+    mistakes=(
+        Mistake(
+            N_("A tie counts as a win: two equal policies would then both win everything."),
+            lambda ours, theirs: (ours >= theirs).double().mean(),
+        ),
+        Mistake(
+            N_("A tie counts as a loss. It counts half, or neither of two equal policies would ever win."),
+            lambda ours, theirs: (ours > theirs).double().mean(),
+        ),
+        Mistake(
+            N_("The ties are left out of the count. They stay in it, at half a win each."),
+            lambda ours, theirs: (ours > theirs).sum() / (ours != theirs).sum(),
+        ),
+        Mistake(
+            N_("That is the win rate of the other policy."),
+            lambda ours, theirs: win_rate(theirs, ours),
+        ),
+        Mistake(
+            N_("That is the mean difference of rewards, which a single prompt can decide. Count wins instead."),
+            lambda ours, theirs: (ours - theirs).mean(),
+        ),
+        Mistake(
+            N_("That is the mean probability under Bradley-Terry. A win rate counts: a win by little is a whole win."),
+            lambda ours, theirs: (ours - theirs).sigmoid().mean(),
+        ),
+        Mistake(
+            N_("You compared responses to different prompts, where the easier prompt wins. Compare row by row."),
+            _every_pair,
+        ),
+        Mistake(
+            N_("That is a number of wins. The rate is divided by the number of prompts."),
+            lambda ours, theirs: win_rate(ours, theirs) * len(ours),
+            lambda ours, theirs: (ours > theirs).sum(),
+        ),
+        Mistake(
+            N_("That is wins minus losses, from −1 to 1. A win rate lies between 0 and 1, and equal policies have ½."),
+            lambda ours, theirs: (ours - theirs).sign().mean(),
+        ),
+        Mistake(
+            N_("You compared the mean rewards, one contest in all. Each prompt is a contest."),
+            lambda ours, theirs: (ours.mean() > theirs.mean()).double(),
+        ),
+    ),
+    hints=(
+        N_("For each prompt there are three cases, worth 1, ½ and 0. The rate is the mean of what they are worth."),
+        N_("`(ours > theirs).double()` is 1 at a win. Which comparison finds the ties?"),
+        N_("Known answer: a policy against itself has the win rate ½."),
+    ),
+)
+
 
 # ---------------------------------------------------------------------------------------------- 5.8 bootstrap interval
 
@@ -757,13 +764,14 @@ BOOTSTRAP_INTERVAL = Exercise(
     ),
 )
 
+
 EXERCISES = (
     PREFERENCE_TRIPLES,
     TRAINING_ROWS,
-    LABELS_OF,
     LORA_PARAMETERS,
     LORA_OUTPUT,
-    WIN_RATE,
+    LABELS_OF,
     IMPLICIT_ACCURACY,
+    WIN_RATE,
     BOOTSTRAP_INTERVAL,
 )

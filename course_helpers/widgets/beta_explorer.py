@@ -132,6 +132,12 @@ class BetaExplorer(Panel):
         """The optimal policy at the slider's β."""
         return optimum(self.pi_ref, self.r, self.beta.value)
 
+    @property
+    def ends(self) -> tuple[float, float, float]:
+        """E[r] of the reference, E[r] of the argmax, and KL of the argmax: where the frontier begins and ends."""
+        (_nothing, low), (longest, high) = self.frontier[0], self.frontier[-1]
+        return low, high, longest
+
     def reset(self) -> None:
         """Back to β = 1."""
         self.beta.value = 1.0
@@ -153,7 +159,7 @@ class BetaExplorer(Panel):
         return f"{found} {self._place_in_words(now)}"
 
     def _place_in_words(self, now: Optimum) -> str:
-        longest = self.frontier[-1][0]
+        _low, _high, longest = self.ends
         if longest < 1e-9:
             return _("All responses earn the same, so π_r is π_ref at every β.")
         if now.kl < NEAR * longest:
@@ -183,7 +189,7 @@ class BetaExplorer(Panel):
 
     def terms_html(self, now: Optimum) -> str:
         """Z and J with their parts, at this β and in both limits."""
-        (_none, low), (longest, high) = self.frontier[0], self.frontier[-1]
+        low, high, longest = self.ends
         head = ("", _("β → ∞: π_r = π_ref"), f"β = {now.beta:.3g}", _("β → 0: π_r = argmax r"))
         log_z = limit_of_log_z(high, longest)
         rows = [
@@ -201,7 +207,7 @@ class BetaExplorer(Panel):
 
     def svg(self, now: Optimum) -> str:
         """E[r] against KL for all β, its ends, and the tangent where the slider stands."""
-        (_none, low), (longest, high) = self.frontier[0], self.frontier[-1]
+        low, high, longest = self.ends
         room, wide = 0.14 * (high - low) or 1.0, longest or 1.0
         frame = Frame((0.0, 1.04 * wide), (low - room, high + room), height=300, left=48)
         tangent = frame.curve([(0.0, now.J), (1.04 * wide, now.J + now.beta * 1.04 * wide)], "ch-dashed")
@@ -223,7 +229,7 @@ class BetaExplorer(Panel):
         return f'{drawn}<p class="ch-hint">{key}</p>'
 
     def _picture_in_words(self, now: Optimum) -> str:
-        (_none, low), (longest, high) = self.frontier[0], self.frontier[-1]
+        low, high, longest = self.ends
         words = _(
             "Expected reward against KL: a curve that rises ever more slowly from π_ref at KL 0, E[r] = {low}, to the "
             "argmax at KL {longest}, E[r] = {high}. The point: KL {kl}, E[r] = {reward}."

@@ -117,7 +117,108 @@ def looks_up_too_far(prompts, held_out):
 # ----------------------------------------------------------------------------------------------------------------- 5.3
 
 
-@wrong("5.3", says="never learns to stop")
+@wrong("5.3", says="weights of the full matrices")
+def full(layers, shapes, rank):
+    return layers * int(np.prod(shapes, axis=1).sum())
+
+
+@wrong("5.3", says="frozen matrix W is counted")
+def with_frozen(layers, shapes, rank):
+    total = 0
+    for rows, columns in shapes:
+        total += rows * columns + rows * rank + rank * columns
+    return total * layers
+
+
+@wrong("5.3", says="were multiplied")
+def product_of_sizes(layers, shapes, rank):
+    return layers * sum((i * rank) * (rank * o) for i, o in shapes)
+
+
+@wrong("5.3", says="Only one of the two")
+def a_alone(layers, shapes, rank):
+    return sum(layers * rank * shape[0] for shape in shapes)
+
+
+@wrong("5.3", says="took W for a square")
+def square(layers, shapes, rank):
+    return sum(layers * (rank * i + i * rank) for i, _ in shapes)
+
+
+@wrong("5.3", says="The layers are missing")
+def one_layer(layers, shapes, rank):
+    return rank * np.sum(shapes)
+
+
+@wrong("5.3", says="The rank is missing")
+def edges(layers, shapes, rank):
+    return layers * np.array(shapes).sum()
+
+
+@wrong("5.3", says="Only one matrix of the list")
+def first_matrix(layers, shapes, rank):
+    n_in, n_out = shapes[0]
+    return layers * rank * (n_in + n_out)
+
+
+# ----------------------------------------------------------------------------------------------------------------- 5.4
+
+
+@wrong("5.4", says="α is not divided by r")
+def alpha_alone(x, W, A, B, alpha, rank):
+    return torch.matmul(x, W + alpha * torch.matmul(A, B))
+
+
+@wrong("5.4", says="factor α/r is missing")
+def unscaled(x, W, A, B, alpha, rank):
+    return x.numpy() @ (W.numpy() + A.numpy() @ B.numpy())
+
+
+@wrong("5.4", says="factor is upside down")
+def rank_over_alpha(x, W, A, B, alpha, rank):
+    return x @ (W + rank / alpha * A @ B)
+
+
+@wrong("5.4", says="rank-stabilised LoRA")
+def root(x, W, A, B, alpha, rank):
+    return x @ W + alpha / np.sqrt(rank) * (x @ A) @ B
+
+
+@wrong("5.4", says="Only the update is left")
+def update_alone(x, W, A, B, alpha, rank):
+    return torch.einsum("ni,ir,ro->no", x, A, B) * (alpha / rank)
+
+
+@wrong("5.4", says="scales the frozen part")
+def scales_all(x, W, A, B, alpha, rank):
+    return x @ (W + A @ B) * alpha / rank
+
+
+@wrong("5.4", says="Those are the moved weights")
+def merged_weights(x, W, A, B, alpha, rank):
+    return W.numpy() + alpha * (A.numpy() @ B.numpy()) / rank
+
+
+@wrong("5.4", says="The update is subtracted")
+def minus(x, W, A, B, alpha, rank):
+    return x @ (W - alpha / rank * A @ B)
+
+
+@wrong("5.4", says="nonlinearity between A and B")
+def adapter(x, W, A, B, alpha, rank):
+    hidden = np.maximum((x @ A).numpy(), 0)
+    return (x @ W).numpy() + alpha / rank * hidden @ B.numpy()
+
+
+@wrong("5.4", says="B comes before A")
+def order(x, W, A, B, alpha, rank):
+    return x @ W + (alpha / rank) * x @ B @ A
+
+
+# ----------------------------------------------------------------------------------------------------------------- 5.5
+
+
+@wrong("5.5", says="never learns to stop")
 def every_pad(ids, prompt_length, pad):
     labels = ids.clone()
     labels[:prompt_length] = -100
@@ -125,12 +226,12 @@ def every_pad(ids, prompt_length, pad):
     return labels
 
 
-@wrong("5.3", says="The prompt is labelled")
+@wrong("5.5", says="The prompt is labelled")
 def collator_for_language_models(ids, prompt_length, pad):
     return [-100 if token == pad else token for token in ids.tolist()]
 
 
-@wrong("5.3", says="The prompt is labelled")
+@wrong("5.5", says="The prompt is labelled")
 def end_kept_but_prompt_too(ids, prompt_length, pad):
     labels, ended = [], False
     for place, token in enumerate(ids.tolist()):
@@ -139,7 +240,7 @@ def end_kept_but_prompt_too(ids, prompt_length, pad):
     return labels
 
 
-@wrong("5.3", says="The padding is labelled")
+@wrong("5.5", says="The padding is labelled")
 def prompt_only(ids, prompt_length, pad):
     return np.concatenate([np.full(prompt_length, -100), ids.numpy()[prompt_length:]])
 
@@ -150,27 +251,27 @@ def with_border(ids, start, first, pad):
     return [token if start <= place < end else -100 for place, token in enumerate(tokens)]
 
 
-@wrong("5.3", says="one token off")
+@wrong("5.5", says="one token off")
 def one_too_early(ids, prompt_length, pad):
     return with_border(ids, prompt_length - 1, prompt_length, pad)
 
 
-@wrong("5.3", says="one token off")
+@wrong("5.5", says="one token off")
 def one_too_late(ids, prompt_length, pad):
     return with_border(ids, prompt_length + 1, prompt_length, pad)
 
 
-@wrong("5.3", says="marked with −100")
+@wrong("5.5", says="marked with −100")
 def zeros(ids, prompt_length, pad):
     return [max(label, 0) for label in with_border(ids, prompt_length, prompt_length, pad)]
 
 
-@wrong("5.3", says="shifted by one")
+@wrong("5.5", says="shifted by one")
 def next_token(ids, prompt_length, pad):
     return np.append(with_border(ids, prompt_length, prompt_length, pad)[1:], -100)
 
 
-@wrong("5.3", says="found the prompt's padding")
+@wrong("5.5", says="found the prompt's padding")
 def first_pad_of_the_row(ids, prompt_length, pad):
     labels = ids.numpy().copy()
     places = np.flatnonzero(labels == pad)
@@ -180,137 +281,96 @@ def first_pad_of_the_row(ids, prompt_length, pad):
     return labels
 
 
-@wrong("5.3", says="Something was cut off")
+@wrong("5.5", says="Something was cut off")
 def response_alone(ids, prompt_length, pad):
     return [label for label in with_border(ids, prompt_length, prompt_length, pad) if label != -100]
 
 
-@wrong("5.3", says="a mask of the response")
+@wrong("5.5", says="a mask of the response")
 def ones_and_zeros(ids, prompt_length, pad):
     return [int(label != -100) for label in with_border(ids, prompt_length, prompt_length, pad)]
 
 
-@wrong("5.3", says="the other way round")
+@wrong("5.5", says="the other way round")
 def inverted(ids, prompt_length, pad):
     labels = torch.tensor(with_border(ids, prompt_length, prompt_length, pad))
     return torch.where(labels == -100, ids, -100)
 
 
-# ----------------------------------------------------------------------------------------------------------------- 5.4
-
-
-@wrong("5.4", says="weights of the full matrices")
-def full(layers, shapes, rank):
-    return layers * int(np.prod(shapes, axis=1).sum())
-
-
-@wrong("5.4", says="frozen matrix W is counted")
-def with_frozen(layers, shapes, rank):
-    total = 0
-    for rows, columns in shapes:
-        total += rows * columns + rows * rank + rank * columns
-    return total * layers
-
-
-@wrong("5.4", says="were multiplied")
-def product_of_sizes(layers, shapes, rank):
-    return layers * sum((i * rank) * (rank * o) for i, o in shapes)
-
-
-@wrong("5.4", says="Only one of the two")
-def a_alone(layers, shapes, rank):
-    return sum(layers * rank * shape[0] for shape in shapes)
-
-
-@wrong("5.4", says="took W for a square")
-def square(layers, shapes, rank):
-    return sum(layers * (rank * i + i * rank) for i, _ in shapes)
-
-
-@wrong("5.4", says="The layers are missing")
-def one_layer(layers, shapes, rank):
-    return rank * np.sum(shapes)
-
-
-@wrong("5.4", says="The rank is missing")
-def edges(layers, shapes, rank):
-    return layers * np.array(shapes).sum()
-
-
-@wrong("5.4", says="Only one matrix of the list")
-def first_matrix(layers, shapes, rank):
-    n_in, n_out = shapes[0]
-    return layers * rank * (n_in + n_out)
-
-
-# ----------------------------------------------------------------------------------------------------------------- 5.5
-
-
-@wrong("5.5", says="α is not divided by r")
-def alpha_alone(x, W, A, B, alpha, rank):
-    return torch.matmul(x, W + alpha * torch.matmul(A, B))
-
-
-@wrong("5.5", says="factor α/r is missing")
-def unscaled(x, W, A, B, alpha, rank):
-    return x.numpy() @ (W.numpy() + A.numpy() @ B.numpy())
-
-
-@wrong("5.5", says="factor is upside down")
-def rank_over_alpha(x, W, A, B, alpha, rank):
-    return x @ (W + rank / alpha * A @ B)
-
-
-@wrong("5.5", says="rank-stabilised LoRA")
-def root(x, W, A, B, alpha, rank):
-    return x @ W + alpha / np.sqrt(rank) * (x @ A) @ B
-
-
-@wrong("5.5", says="Only the update is left")
-def update_alone(x, W, A, B, alpha, rank):
-    return torch.einsum("ni,ir,ro->no", x, A, B) * (alpha / rank)
-
-
-@wrong("5.5", says="scales the frozen part")
-def scales_all(x, W, A, B, alpha, rank):
-    return x @ (W + A @ B) * alpha / rank
-
-
-@wrong("5.5", says="Those are the moved weights")
-def merged_weights(x, W, A, B, alpha, rank):
-    return W.numpy() + alpha * (A.numpy() @ B.numpy()) / rank
-
-
-@wrong("5.5", says="The update is subtracted")
-def minus(x, W, A, B, alpha, rank):
-    return x @ (W - alpha / rank * A @ B)
-
-
-@wrong("5.5", says="nonlinearity between A and B")
-def adapter(x, W, A, B, alpha, rank):
-    hidden = np.maximum((x @ A).numpy(), 0)
-    return (x @ W).numpy() + alpha / rank * hidden @ B.numpy()
-
-
-@wrong("5.5", says="B comes before A")
-def order(x, W, A, B, alpha, rank):
-    return x @ W + (alpha / rank) * x @ B @ A
-
-
 # ----------------------------------------------------------------------------------------------------------------- 5.6
 
 
-@wrong("5.6", says="A tie counts as a win")
+@wrong("5.6", says="which response the policy finds likelier")
+def likelier(log_w, log_l, ref_w, ref_l):
+    return np.mean(log_w.numpy() > log_l.numpy())
+
+
+@wrong("5.6", says="an untrained policy would look perfect")
+def not_worse(log_w, log_l, ref_w, ref_l):
+    return ((log_w - log_l) >= (ref_w - ref_l)).float().mean()
+
+
+@wrong("5.6", says="A tie counts half here")
+def ties_half(log_w, log_l, ref_w, ref_l):
+    chosen, rejected = log_w - ref_w, log_l - ref_l
+    return ((chosen > rejected).float() + 0.5 * (chosen == rejected).float()).mean()
+
+
+@wrong("5.6", says="against their label")
+def swapped(log_w, log_l, ref_w, ref_l):
+    return ((log_l - ref_l) > (log_w - ref_w)).double().mean()
+
+
+@wrong("5.6", says="chosen response has become likelier")
+def chosen_rose(log_w, log_l, ref_w, ref_l):
+    return [a > b for a, b in zip(log_w, ref_w, strict=True)].count(True) / len(log_w)
+
+
+@wrong("5.6", says="mean margin in nats")
+def mean_margin(log_w, log_l, ref_w, ref_l):
+    return (log_w - log_l).mean() - (ref_w - ref_l).mean()
+
+
+@wrong("5.6", says="how sure the implicit reward is")
+def confidence(log_w, log_l, ref_w, ref_l):
+    margins = (log_w - ref_w - log_l + ref_l).numpy()
+    return np.mean(1 / (1 + np.exp(-margins)))
+
+
+@wrong("5.6", says="number of pairs ranked rightly")
+def count_right(log_w, log_l, ref_w, ref_l):
+    return sum(int(w - rw > lo - rl) for w, lo, rw, rl in zip(log_w, log_l, ref_w, ref_l, strict=True))
+
+
+@wrong("5.6", says="one answer a pair")
+def each_pair(log_w, log_l, ref_w, ref_l):
+    return (log_w - ref_w).numpy() > (log_l - ref_l).numpy()
+
+
+@wrong("5.6", says="compared the batch's means")
+def means_compared(log_w, log_l, ref_w, ref_l):
+    return float((log_w - ref_w).mean() > (log_l - ref_l).mean())
+
+
+@wrong("5.6", says="Log-probabilities were divided")
+def quotients(log_w, log_l, ref_w, ref_l):
+    return torch.gt(log_w / ref_w, log_l / ref_l).float().mean()
+
+
+# ----------------------------------------------------------------------------------------------------------------- 5.7
+
+
+@wrong("5.7", says="A tie counts as a win")
 def at_least(ours, theirs):
     return np.mean(ours.numpy() >= theirs.numpy())
 
 
-@wrong("5.6", says="A tie counts as a loss")
+@wrong("5.7", says="A tie counts as a loss")
 def strictly(ours, theirs):
     return sum(a > b for a, b in zip(ours.tolist(), theirs.tolist(), strict=True)) / len(ours)
 
 
-@wrong("5.6", says="ties are left out")
+@wrong("5.7", says="ties are left out")
 def decided_only(ours, theirs):
     won = lost = 0
     for a, b in zip(ours.tolist(), theirs.tolist(), strict=True):
@@ -318,101 +378,41 @@ def decided_only(ours, theirs):
     return won / (won + lost)
 
 
-@wrong("5.6", says="win rate of the other policy")
+@wrong("5.7", says="win rate of the other policy")
 def loss_rate(ours, theirs):
     points = [1.0 if b > a else 0.5 if a == b else 0.0 for a, b in zip(ours, theirs, strict=True)]
     return sum(points) / len(points)
 
 
-@wrong("5.6", says="mean difference of rewards")
+@wrong("5.7", says="mean difference of rewards")
 def mean_gain(ours, theirs):
     return ours.mean() - theirs.mean()
 
 
-@wrong("5.6", says="mean probability under Bradley-Terry")
+@wrong("5.7", says="mean probability under Bradley-Terry")
 def soft(ours, theirs):
     return float((1 / (1 + torch.exp(theirs - ours))).mean())
 
 
-@wrong("5.6", says="responses to different prompts")
+@wrong("5.7", says="responses to different prompts")
 def everyone_against_everyone(ours, theirs):
     points = [(a > b) + 0.5 * (a == b) for a in ours.tolist() for b in theirs.tolist()]
     return np.mean(points)
 
 
-@wrong("5.6", says="a number of wins")
+@wrong("5.7", says="a number of wins")
 def points_in_all(ours, theirs):
     return (ours > theirs).sum() + 0.5 * (ours == theirs).sum()
 
 
-@wrong("5.6", says="wins minus losses")
+@wrong("5.7", says="wins minus losses")
 def balance(ours, theirs):
     return np.sign((ours - theirs).numpy()).mean()
 
 
-@wrong("5.6", says="compared the mean rewards")
+@wrong("5.7", says="compared the mean rewards")
 def better_on_average(ours, theirs):
     return 1.0 if ours.mean() > theirs.mean() else 0.0
-
-
-# ----------------------------------------------------------------------------------------------------------------- 5.7
-
-
-@wrong("5.7", says="which response the policy finds likelier")
-def likelier(log_w, log_l, ref_w, ref_l):
-    return np.mean(log_w.numpy() > log_l.numpy())
-
-
-@wrong("5.7", says="an untrained policy would look perfect")
-def not_worse(log_w, log_l, ref_w, ref_l):
-    return ((log_w - log_l) >= (ref_w - ref_l)).float().mean()
-
-
-@wrong("5.7", says="A tie counts half here")
-def ties_half(log_w, log_l, ref_w, ref_l):
-    chosen, rejected = log_w - ref_w, log_l - ref_l
-    return ((chosen > rejected).float() + 0.5 * (chosen == rejected).float()).mean()
-
-
-@wrong("5.7", says="against their label")
-def swapped(log_w, log_l, ref_w, ref_l):
-    return ((log_l - ref_l) > (log_w - ref_w)).double().mean()
-
-
-@wrong("5.7", says="chosen response has become likelier")
-def chosen_rose(log_w, log_l, ref_w, ref_l):
-    return [a > b for a, b in zip(log_w, ref_w, strict=True)].count(True) / len(log_w)
-
-
-@wrong("5.7", says="mean margin in nats")
-def mean_margin(log_w, log_l, ref_w, ref_l):
-    return (log_w - log_l).mean() - (ref_w - ref_l).mean()
-
-
-@wrong("5.7", says="how sure the implicit reward is")
-def confidence(log_w, log_l, ref_w, ref_l):
-    margins = (log_w - ref_w - log_l + ref_l).numpy()
-    return np.mean(1 / (1 + np.exp(-margins)))
-
-
-@wrong("5.7", says="number of pairs ranked rightly")
-def count_right(log_w, log_l, ref_w, ref_l):
-    return sum(int(w - rw > lo - rl) for w, lo, rw, rl in zip(log_w, log_l, ref_w, ref_l, strict=True))
-
-
-@wrong("5.7", says="one answer a pair")
-def each_pair(log_w, log_l, ref_w, ref_l):
-    return (log_w - ref_w).numpy() > (log_l - ref_l).numpy()
-
-
-@wrong("5.7", says="compared the batch's means")
-def means_compared(log_w, log_l, ref_w, ref_l):
-    return float((log_w - ref_w).mean() > (log_l - ref_l).mean())
-
-
-@wrong("5.7", says="Log-probabilities were divided")
-def quotients(log_w, log_l, ref_w, ref_l):
-    return torch.gt(log_w / ref_w, log_l / ref_l).float().mean()
 
 
 # ----------------------------------------------------------------------------------------------------------------- 5.8
