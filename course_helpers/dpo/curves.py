@@ -13,7 +13,7 @@ from course_helpers.translation import N_, _
 
 CURVES = (
     Curve("loss", N_("loss"), "loss", BLUE, known=math.log(2)),
-    Curve("accuracy", N_("accuracy of the implicit reward"), "rewards/accuracies", GREEN, known=0.5),
+    Curve("accuracy", N_("accuracy on the pairs"), "rewards/accuracies", GREEN, known=0.5),
     Curve("margin", N_("margin of implicit rewards"), "rewards/margins", PURPLE, known=0.0),
     Curve("chosen", N_("ln π of the chosen [nats]"), "logps/chosen", ORANGE),
     Curve("rejected", N_("ln π of the rejected [nats]"), "logps/rejected", RED),
