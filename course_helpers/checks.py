@@ -19,3 +19,8 @@ def check_whole(name: str, value: object, at_least: int) -> None:
     """Require a whole number that is not too small; True and False are none."""
     whole = isinstance(value, Integral) and not isinstance(value, bool)
     require(whole and value >= at_least, name, value, f"a whole number, at least {at_least}")
+
+
+def check_beta(beta: object) -> None:
+    """Require a β: what a nat of KL costs."""
+    require(is_finite(beta) and beta > 0, "beta", beta, "a finite number above 0, in reward per nat")

@@ -13,8 +13,7 @@ Jackknife".
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ from transformers import Pipeline, PreTrainedTokenizerBase
 from course_helpers.checks import check_whole, is_finite, require
 from course_helpers.models import log_odds
 from course_helpers.ppo.losses import ROWS, kl_penalty, log_probs_of
-from course_helpers.ppo.rollout import Batch, generate_responses, response_outputs, until_end
+from course_helpers.ppo.rollout import Batch, draw_responses, response_outputs
 from course_helpers.rollouts import check_prompt, evaluation_mode
 from course_helpers.translation import _
 
@@ -279,14 +278,8 @@ def _draw(
     given = [tokenizer(prompt).input_ids if isinstance(prompt, str) else prompt for prompt in prompts]
     ids = [torch.tensor(check_prompt(policy, prompt, max_new_tokens)) for prompt in given]
     queries = [query for query in ids for _ in range(count)]
-    settings = {"do_sample": True, "top_k": 0, "top_p": 1.0, "temperature": temperature}
-    responses = []
-    with _seeded(seed):
-        for begin in range(0, len(queries), batch_size):
-            part = queries[begin : begin + batch_size]
-            rows = generate_responses(policy, part, tokenizer.pad_token_id, max_new_tokens=max_new_tokens, **settings)
-            responses += [until_end(row.cpu(), tokenizer.eos_token_id) for row in rows]
-    return queries, responses
+    options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed, "batch_size": batch_size}
+    return queries, draw_responses(policy, tokenizer, queries, **options)
 
 
 def _rewards(
@@ -305,14 +298,6 @@ def _rewards(
 
 def _texts(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Tensor]) -> tuple[str, ...]:
     return tuple(tokenizer.decode(row, skip_special_tokens=True) for row in rows)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """torch's generators at `seed`; afterwards they go on where they were."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 def _check_temperature(temperature: float) -> None:

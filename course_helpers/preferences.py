@@ -30,7 +30,7 @@ from transformers import Pipeline, PreTrainedTokenizerBase
 
 from course_helpers.checks import check_whole, is_finite, require
 from course_helpers.models import log_odds
-from course_helpers.ppo.rollout import generate_responses, until_end
+from course_helpers.ppo.rollout import draw_responses
 from course_helpers.rollouts import check_prompt
 from course_helpers.translation import N_, _
 
@@ -954,11 +954,11 @@ def judged_pairs(
         raise ValueError(f"prompts is {prompts!r}: pass a list of at least one prompt.")
     given = [tokenizer(prompt).input_ids if isinstance(prompt, str) else prompt for prompt in prompts]
     queries = [torch.tensor(check_prompt(policy, ids, max_new_tokens)) for ids in given for _ in range(2)]
-    with torch.random.fork_rng():  # also around the judge: a pipeline's data loader draws a number
-        torch.manual_seed(seed)
-        drawn = _draw(policy, tokenizer, queries, max_new_tokens, temperature, batch_size)
-        rollouts = [_rollout(tokenizer, *both) for both in zip(queries, drawn, strict=True)]
-        texts = [prompt + response for prompt, response, _ended in rollouts]
+    options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed, "batch_size": batch_size}
+    drawn = draw_responses(policy, tokenizer, queries, **options)
+    rollouts = [_rollout(tokenizer, *both) for both in zip(queries, drawn, strict=True)]
+    texts = [prompt + response for prompt, response, _ended in rollouts]
+    with torch.random.fork_rng():  # a pipeline's data loader draws a number
         rewards = log_odds(judge, texts, label, batch_size)
     again = tokenizer(texts, verbose=False).input_ids
     stable = [ids[: len(query)] == query.tolist() for ids, query in zip(again, queries, strict=True)]
@@ -966,24 +966,6 @@ def judged_pairs(
 
 
 Rollout = tuple[str, str, bool]  # prompt, response, whether EOS came
-
-
-def _draw(
-    policy: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    queries: Sequence[Tensor],
-    max_new_tokens: int,
-    temperature: float,
-    batch_size: int,
-) -> list[Tensor]:
-    """One response to each query, EOS included where it came."""
-    settings = {"do_sample": True, "top_k": 0, "top_p": 1.0, "temperature": temperature}
-    drawn = []
-    for begin in range(0, len(queries), batch_size):
-        part = queries[begin : begin + batch_size]
-        rows = generate_responses(policy, part, tokenizer.pad_token_id, max_new_tokens=max_new_tokens, **settings)
-        drawn += [until_end(row.cpu(), tokenizer.eos_token_id) for row in rows]
-    return drawn
 
 
 def _rollout(tokenizer: PreTrainedTokenizerBase, query: Tensor, response: Tensor) -> Rollout:

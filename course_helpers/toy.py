@@ -25,7 +25,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from course_helpers.checks import check_whole, is_finite, require
+from course_helpers.checks import check_beta, check_whole, require
 
 # ------------------------------------------------------------------------------------------------------------ checks
 
@@ -61,10 +61,6 @@ def _same_responses(**named: Tensor) -> None:
     if len({tensor.shape[-1] for tensor in named.values()}) > 1:
         found = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in named.items())
         raise ValueError(f"shapes do not fit: {found}; the last axis is the response, and must be as long in each.")
-
-
-def _check_beta(beta: float) -> None:
-    require(is_finite(beta) and beta > 0, "beta", beta, "a finite number above 0, in reward per nat")
 
 
 # --------------------------------------------------------------------------------------------- a policy, and its truth
@@ -140,7 +136,7 @@ def objective(pi: Tensor, pi_ref: Tensor, r: Tensor, beta: float) -> Tensor:
 
     Source: Ziegler et al. 2019, "Fine-Tuning Language Models from Human Preferences", equation 2.
     """
-    _check_beta(beta)
+    check_beta(beta)
     return expectation(pi, r) - beta * kl(pi, pi_ref)
 
 
@@ -186,7 +182,7 @@ def log_partition(pi_ref: Tensor, r: Tensor, beta: float) -> Tensor:
 
     Source: Rafailov et al. 2023, "Direct Preference Optimization", equation 4 and appendix A.1.
     """
-    _check_beta(beta)
+    check_beta(beta)
     pi_ref, r = _probabilities("pi_ref", pi_ref), _real("r", r)
     _same_responses(pi_ref=pi_ref, r=r)
     return torch.logsumexp(pi_ref.log() + r / beta, -1)
@@ -231,7 +227,7 @@ def implied_reward(pi: Tensor, pi_ref: Tensor, beta: float) -> Tensor:
 
     Source: Rafailov et al. 2023, "Direct Preference Optimization", equation 5 without its last term.
     """
-    _check_beta(beta)
+    check_beta(beta)
     pi, pi_ref = _probabilities("pi", pi), _probabilities("pi_ref", pi_ref)
     _same_responses(pi=pi, pi_ref=pi_ref)
     if (pi == 0).any() or (pi_ref == 0).any():

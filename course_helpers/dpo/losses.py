@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from course_helpers.checks import is_finite, require
+from course_helpers.checks import check_beta, is_finite, require
 from course_helpers.ppo.losses import log_probs_of
 
 LOSS_TYPES = ("sigmoid", "ipo", "hinge")
@@ -62,7 +62,7 @@ def implicit_rewards(log_probs: Tensor, ref_log_probs: Tensor, beta: float) -> T
 
     Source: Rafailov et al. 2023, equation 5 without its last term.
     """
-    _check_beta(beta)
+    check_beta(beta)
     return beta * (log_probs - ref_log_probs)
 
 
@@ -127,7 +127,7 @@ def loss_of_margin(
     Raises:
         ValueError: a setting outside its range.
     """
-    _check_beta(beta)
+    check_beta(beta)
     require(loss_type in LOSS_TYPES, "loss_type", loss_type, f"one of {', '.join(LOSS_TYPES)}")
     fits = is_finite(label_smoothing) and 0 <= label_smoothing < 0.5
     require(fits and (loss_type == "sigmoid" or not label_smoothing), "label_smoothing", label_smoothing,
@@ -168,7 +168,3 @@ def gradient_weight(
     if loss_type == "hinge":
         return (margin < 1).to(margin.dtype)
     return torch.sigmoid(-margin) - label_smoothing
-
-
-def _check_beta(beta: float) -> None:
-    require(is_finite(beta) and beta > 0, "beta", beta, "a finite number above 0, in reward per nat")

@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from course_helpers.checks import check_whole, is_finite, require
+from course_helpers.checks import check_beta, check_whole, is_finite, require
 from course_helpers.dpo.losses import LOSS_TYPES
 from course_helpers.memory import keep_freed_memory
 from course_helpers.onednn import OneDNNProducts, onednn_is_faster
@@ -131,7 +131,7 @@ def _check_settings(
     epochs: float,
     others: dict[str, Any],
 ) -> None:
-    require(is_finite(beta) and beta > 0, "beta", beta, "a finite number above 0, in reward per nat")
+    check_beta(beta)
     require(is_finite(learning_rate) and learning_rate > 0, "learning_rate", learning_rate, "a finite number above 0")
     check_whole("batch_size", batch_size, at_least=1)
     require(is_finite(epochs) and epochs > 0, "epochs", epochs, "a number above 0")

@@ -7,10 +7,11 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.generation.configuration_utils import GenerationMode
 
 from course_helpers.ppo.losses import log_probs_of
@@ -351,6 +352,43 @@ def until_end(response: Tensor, eos_token_id: int | None) -> Tensor:
     """A response up to its first EOS, which belongs to it: stopping is an action like any other."""
     ends = (response == (-1 if eos_token_id is None else eos_token_id)).nonzero()
     return response if len(ends) == 0 else response[: int(ends[0]) + 1]
+
+
+def draw_responses(
+    policy: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    queries: Sequence[Tensor],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    batch_size: int,
+) -> list[Tensor]:
+    """Draw one response to each query from the policy itself: no top-k, no top-p.
+
+    The same seed and batch size give the same responses; torch's global generator is as it was afterwards.
+
+    Args:
+        policy: a causal language model, with a value head or without.
+        tokenizer: of the policy.
+        queries: tensors of token ids.
+        max_new_tokens: longest response.
+        temperature: τ.
+        seed: of the draws.
+        batch_size: responses drawn together.
+
+    Returns:
+        Tensors of token ids on the CPU, EOS included where it came.
+    """
+    settings = {"do_sample": True, "top_k": 0, "top_p": 1.0, "temperature": temperature}
+    drawn = []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for begin in range(0, len(queries), batch_size):
+            part = queries[begin : begin + batch_size]
+            rows = generate_responses(policy, part, tokenizer.pad_token_id, max_new_tokens=max_new_tokens, **settings)
+            drawn += [until_end(row.cpu(), tokenizer.eos_token_id) for row in rows]
+    return drawn
 
 
 class RolloutMemory:
