@@ -91,7 +91,7 @@ STYLE = """
 .ch-panel .ch-prompt-text { font-family: var(--ch-mono); font-size: 13px; white-space: pre-wrap; padding-right: 2px; }
 .ch-panel sub, .ch-panel sup { font-size: 75%; line-height: 0; }
 .ch-panel p { margin: 4px 0; }
-.ch-panel p a { text-decoration: underline; }
+.ch-panel a { text-decoration: underline !important; }  /* JupyterLab takes it away in rendered HTML */
 .ch-panel .ch-formula { display: flex; flex-flow: row wrap; gap: 0 8px; font-variant-numeric: tabular-nums; }
 .ch-panel .ch-choose { display: grid; max-width: 640px; overflow: visible; }
 .ch-panel .ch-choose > * { grid-area: 1 / 1; }
