@@ -1,8 +1,8 @@
-"""The policy, its reference and the sentiment judge.
+"""The policy, its reference, the sentiment judge, and a second judge that only measures.
 
 Each loader takes one name: ``"small"`` (shipped here, no network), ``"full"`` (the Hub's models the course uses), any
-other Hub id, or a folder. What comes back is the ordinary transformers object, so a lesson reads the same at every
-scale. Weights are read from safetensors only.
+other Hub id, or a folder; `load_judge` also takes ``"second"``. What comes back is the ordinary transformers object, so
+a lesson reads the same at every scale. Weights are read from safetensors only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,12 @@ from transformers.utils import logging
 
 from course_helpers.assets import asset
 
-FULL = {"policy": "lvwerra/gpt2-imdb", "judge": "lvwerra/distilbert-imdb", "reviews": "stanfordnlp/imdb"}
+FULL = {
+    "policy": "lvwerra/gpt2-imdb",
+    "judge": "lvwerra/distilbert-imdb",
+    "second_judge": "distilbert/distilbert-base-uncased-finetuned-sst-2-english",
+    "reviews": "stanfordnlp/imdb",
+}
 
 
 class LoadError(RuntimeError):
@@ -37,8 +42,9 @@ def locate(name: str | Path, role: str) -> tuple[str, bool]:
     """Where ``name`` is to be loaded from.
 
     Args:
-        name: ``"small"``, ``"full"``, a Hub id ``owner/name``, or a folder.
-        role: ``"policy"``, ``"judge"`` or ``"reviews"``: what ``"small"`` and ``"full"`` stand for.
+        name: ``"small"``, ``"full"``, a Hub id ``owner/name``, or a folder; for a judge also ``"second"``, the shipped
+            one that only measures.
+        role: ``"policy"``, ``"judge"``, ``"second_judge"`` or ``"reviews"``: what ``"small"`` and ``"full"`` stand for.
 
     Returns:
         The folder or Hub id, and whether the network is to be left alone: a folder, or offline with a filled cache.
@@ -46,8 +52,13 @@ def locate(name: str | Path, role: str) -> tuple[str, bool]:
     Raises:
         FileNotFoundError: ``name`` looks like a folder, and there is none.
         LoadError: a Hub id that does not exist, or that is neither in the local cache nor to be had now.
+        ValueError: ``"second"`` of something other than a judge.
     """
     name = str(name)
+    if name == "second":
+        if "judge" not in role:
+            raise ValueError(f"'second' names a judge, and there is no second {role}; use 'small' or 'full'")
+        name, role = "small", "second_judge"
     if name == "small":
         return str(asset("prompts.json" if role == "reviews" else role)), True
     name = FULL[role] if name == "full" else name
@@ -140,6 +151,18 @@ def load_judge(name: str | Path = "small", device: str | torch.device | None = N
 
     Call it on a list of texts; with ``top_k=None`` it returns every label's score for each text (`score` picks one).
     Texts longer than its context are truncated.
+
+    ``"second"`` is a judge that trains no policy. It learned from other labels than the small judge, has another shape
+    and reads through another vocabulary, so it makes other mistakes: a reward that rises for the judge that trains and
+    not for this one is over-optimisation, not a better policy. Keep it for measuring; a policy trained on it would
+    need a third. At full scale give ``FULL["second_judge"]``, which was trained on sentences of other reviews.
+
+    Args:
+        name: ``"small"``, ``"second"``, ``"full"``, a Hub id, or a folder.
+        device: where to put it; the accelerator if there is one when None.
+
+    Source: Gao, Schulman and Hilton (2023), "Scaling Laws for Reward Model Overoptimization", where the judge that
+    measures is a larger one, the gold reward model.
     """
     place, local = locate(name, "judge")
     model = _read(AutoModelForSequenceClassification, place, local, dtype=torch.float32, use_safetensors=True)
@@ -181,6 +204,8 @@ def score(pipe_outputs: Sequence[Sequence[dict]], label: str = "POSITIVE") -> li
 def log_odds(judge: Pipeline, texts: Sequence[str], label: str = "POSITIVE", batch_size: int = 64) -> list[float]:
     """ln P/(1 − P) of a label for each text: with two labels, the difference of the judge's two raw logits.
 
+    A judge with that label alone, such as a reward model trained on preferences, gives its one logit.
+
     Args:
         judge: a text-classification pipeline.
         texts: to be judged.
@@ -192,5 +217,7 @@ def log_odds(judge: Pipeline, texts: Sequence[str], label: str = "POSITIVE", bat
     """
     pipe_outputs = judge(list(texts), top_k=None, function_to_apply="none", batch_size=batch_size)
     wanted = score(pipe_outputs, label)
+    if all(len(output) == 1 for output in pipe_outputs):
+        return wanted
     others = [[entry["score"] for entry in output if entry["label"] != label] for output in pipe_outputs]
     return (np.array(wanted) - np.logaddexp.reduce(np.array(others), axis=1)).tolist()

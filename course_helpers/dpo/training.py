@@ -87,7 +87,7 @@ def dpo_config(
         TypeError: a name that `DPOConfig` does not have.
     """
     _check_settings(model, beta, loss_type, learning_rate, batch_size, epochs, others)
-    settings = _machine_settings(model, batch_size, epochs) | {
+    settings = machine_settings(model, batch_size, epochs) | {
         "max_length": context_length(model),
         "precompute_ref_log_probs": int(os.environ.get("WORLD_SIZE", 1)) == 1,  # TRL's cache is a process's own
         "precompute_ref_batch_size": 2 * batch_size,
@@ -104,8 +104,14 @@ def dpo_config(
     )
 
 
-def _machine_settings(model: PreTrainedModel | PeftModel, batch_size: int, epochs: float) -> dict[str, Any]:
-    """What depends on the machine, and what keeps a notebook quiet; the same for DPO and SFT."""
+def machine_settings(model: PreTrainedModel | PeftModel, batch_size: int, epochs: float) -> dict[str, Any]:
+    """What depends on the machine, and what keeps a notebook quiet; the same for every trainer of TRL.
+
+    Args:
+        model: what will be trained.
+        batch_size: rows in a step on each device.
+        epochs: how often all rows are gone through.
+    """
     device = model.device
     return {
         "per_device_train_batch_size": batch_size,
@@ -229,7 +235,7 @@ class _Trainer(DPOTrainer):
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """TRL's evaluation."""
-        with _quiet() if self.args.disable_tqdm else nullcontext():
+        with quiet() if self.args.disable_tqdm else nullcontext():
             return super().evaluate(*args, **kwargs)
 
     def _products(self) -> Any:
@@ -271,7 +277,7 @@ def dpo_trainer(
     keeps_copy = not (in_adapter or config.precompute_ref_log_probs)
     if config.device.type == "cpu":
         keep_freed_memory()
-    with _quiet() if config.disable_tqdm else nullcontext():
+    with quiet() if config.disable_tqdm else nullcontext():
         trainer = _Trainer(
             model=model,
             ref_model=copy.deepcopy(model).requires_grad_(False) if keeps_copy else None,
@@ -327,7 +333,7 @@ def sft_trainer(
     """
     _check_settings(model, 0.1, "sigmoid", learning_rate, batch_size, epochs, others)
     rows = pair_dataset(pairs).select_columns(["prompt", "chosen"]).rename_column("chosen", "completion")
-    settings = _machine_settings(model, batch_size, epochs) | {
+    settings = machine_settings(model, batch_size, epochs) | {
         "max_length": context_length(model),
         "activation_checkpointing": others.pop("gradient_checkpointing", False),
         "completion_only_loss": True,
@@ -335,14 +341,14 @@ def sft_trainer(
     config = SFTConfig(output_dir=str(output_dir), learning_rate=learning_rate, seed=seed, **(settings | others))
     if config.device.type == "cpu":
         keep_freed_memory()
-    with _quiet():
+    with quiet():
         trainer = SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer, peft_config=lora)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars while pairs are tokenized and the reference reads them."""
     before, off = os.environ.get("TQDM_DISABLE"), datasets.are_progress_bars_disabled()
     os.environ["TQDM_DISABLE"] = "1"

@@ -289,12 +289,25 @@ class Draw(LogitsProcessor):
 
     transformers itself draws by giving each of the V tokens a random number, a quarter of the time in which a small
     model generates. One a row is enough: the token at which the sum of the probabilities before it passes that number.
+
+    Args:
+        darts: the numbers, (B, N) from 0 up to 1, one for each token of each row, so that a row is drawn alike whatever
+            stands beside it and whichever process draws it; None takes them from torch's global generator.
     """
+
+    def __init__(self, darts: Tensor | None = None):
+        """Begin with the first token."""
+        self.darts, self.step = darts, 0
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """(B, T) ids and (B, V) logits → (B, V): 0 at one token of each row, −∞ elsewhere."""
         summed = scores.softmax(-1).cumsum(-1)
-        dart = torch.rand_like(summed[:, -1:]) * summed[:, -1:]
+        if self.darts is None:
+            thrown = torch.rand_like(summed[:, -1:])
+        else:
+            thrown = self.darts[:, self.step, None].to(summed)
+            self.step += 1
+        dart = thrown * summed[:, -1:]
         drawn = torch.searchsorted(summed, dart, right=True).clamp(max=summed.shape[1] - 1)  # rounding may pass the end
         return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
 
@@ -322,6 +335,7 @@ def generate_responses(
     model: nn.Module,
     queries: Sequence[Tensor],
     pad_token_id: int,
+    darts: Tensor | None = None,
     **settings: object,
 ) -> Tensor:
     """Draw one response for each query, all side by side, without dropout.
@@ -330,10 +344,14 @@ def generate_responses(
         model: a causal language model, with a value head or without.
         queries: tensors (q,) of token ids.
         pad_token_id: what shorter queries are padded with, on the left and masked.
+        darts: random numbers to draw with, see `Draw`; only where tokens are drawn from the policy itself.
         settings: keywords for transformers' `generate`.
 
     Returns:
         Token ids, (B, N), N as long as the longest response: what follows an EOS is padding.
+
+    Raises:
+        ValueError: darts, and settings that do not draw from the policy itself.
     """
     seam = max(len(query) for query in queries)
     input_ids = torch.full((len(queries), seam), pad_token_id)
@@ -343,7 +361,9 @@ def generate_responses(
         attention_mask[row, seam - len(query) :] = 1
     tensors = {"input_ids": input_ids.to(model.device), "attention_mask": attention_mask.to(model.device)}
     if draws_from_policy(getattr(model, "pretrained_model", model), settings):
-        settings |= NOT_SAMPLING | {"logits_processor": LogitsProcessorList([Draw()])}
+        settings |= NOT_SAMPLING | {"logits_processor": LogitsProcessorList([Draw(darts)])}
+    elif darts is not None:
+        raise ValueError("darts draw from the policy itself: pass do_sample=True, top_k=0, top_p=1.0 beside them.")
     with evaluation_mode(model):
         return model.generate(**tensors, pad_token_id=pad_token_id, **settings)[:, seam:]
 

@@ -226,6 +226,7 @@ class PPOTrainer:
         return_prompt: bool = True,
         generate_ref_response: bool = False,
         remove_padding: bool = True,
+        darts: Tensor | None = None,
         **generation_kwargs: Any,
     ) -> Any:
         """Draw responses from the policy, in eval mode.
@@ -237,6 +238,8 @@ class PPOTrainer:
             return_prompt: leave the query in front of what is returned.
             generate_ref_response: draw responses from the reference, too.
             remove_padding: end each response with its first EOS; only for a list.
+            darts: (queries, longest response) random numbers from 0 up to 1 to draw with, so that what is drawn does
+                not depend on how many processes share the work; from torch's global generator when None.
             generation_kwargs: for transformers' `generate`.
 
         Returns:
@@ -261,7 +264,7 @@ class PPOTrainer:
         lengths = self._lengths(length_sampler, len(queries), batch_size)
 
         def draw(model: torch.nn.Module) -> list[Tensor]:
-            rows = self._draw(model, queries, lengths, batch_size or len(queries), generation_kwargs)
+            rows = self._draw(model, queries, lengths, batch_size or len(queries), darts, generation_kwargs)
             if remove_padding and not single:
                 rows = [until_end(row, self.tokenizer.eos_token_id) for row in rows]
             if return_prompt:
@@ -284,7 +287,13 @@ class PPOTrainer:
         return [drawn[index // batch_size] for index in range(count)]
 
     def _draw(
-        self, model: torch.nn.Module, queries: list[Tensor], lengths: list[int] | None, size: int, settings: dict
+        self,
+        model: torch.nn.Module,
+        queries: list[Tensor],
+        lengths: list[int] | None,
+        size: int,
+        darts: Tensor | None,
+        settings: dict,
     ) -> list[Tensor]:
         """Responses, drawn `size` at a time; those of the policy are remembered for `step`."""
         eos, rows = self.tokenizer.eos_token_id, []
@@ -297,7 +306,8 @@ class PPOTrainer:
             if lengths is not None:
                 settings["max_new_tokens"] = max(lengths[part])
             with self._memory.listen(self.model) if remember else nullcontext() as keep, self._arithmetic():
-                drawn = generate_responses(model, queries[part], pad, **settings)
+                thrown = None if darts is None else darts[part]
+                drawn = generate_responses(model, queries[part], pad, thrown, **settings)
                 cut = list(drawn)
                 if lengths is not None:
                     cut = [row[:length] for row, length in zip(drawn, lengths[part], strict=True)]

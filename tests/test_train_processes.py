@@ -1,0 +1,82 @@
+"""Several processes are one, a killed run is a whole one, and a launcher that starts too few is found out."""
+
+import numpy as np
+import pytest
+import torch
+
+from course_helpers.runs import processes
+from tests import train_runs
+
+CLOSE = 1e-6  # float32: sums of two halves, rounded in another order
+
+
+@pytest.fixture(scope="module", params=["ppo", "dpo"])
+def both(request, tmp_path_factory):
+    """The same run by one process and by two."""
+    folders = []
+    for count in (1, 2):
+        folder = tmp_path_factory.mktemp("runs") / f"{request.param}-{count}"
+        # Adam's first updates have the size of the learning rate whatever the gradient's, so they make weights of
+        # rounding where a gradient is next to nothing: a small rate keeps that below the tolerance.
+        done = train_runs.run(request.param, folder, count, learning_rate=1e-5, processes=count)
+        assert done.returncode == 0, done.stderr[-3000:]
+        folders.append(folder)
+    return folders
+
+
+def test_two_processes_log_the_numbers_of_one(both):
+    one, two = (train_runs.numbers(folder) for folder in both)
+    assert len(one) == len(two) >= 4
+    for alone, shared in zip(one, two, strict=True):
+        assert alone.keys() == shared.keys()
+        for name, value in alone.items():
+            # a KL is a difference of log-probabilities of whole responses, which are as large as their entropy
+            size = max(1.0, abs(value), alone["entropy"] if name == "kl" else 0.0)
+            assert abs(value - shared[name]) <= CLOSE * size, f"step {alone['step']}, {name}"
+
+
+def test_two_processes_learn_the_weights_of_one(both):
+    one, two = (train_runs.weights(folder) for folder in both)
+    assert one.keys() == two.keys()
+    moved = 0.0
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, rtol=0, atol=CLOSE, err_msg=name)
+        moved = max(moved, value.abs().max().item() if "lora_B" in name else 0.0)
+    assert moved > 1e-5  # B starts at 0
+
+
+@pytest.mark.parametrize("method", ["ppo", "dpo", "grpo", "preferred-ft"])
+def test_a_killed_run_ends_as_one_that_was_not(method, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    done = train_runs.run(method, whole)
+    assert done.returncode == 0, done.stderr[-3000:]
+    train_runs.kill_after(method, killed, lines=3)
+    assert not (killed / "evaluation.json").exists()
+    assert 3 <= len(train_runs.metrics(killed)) < len(train_runs.metrics(whole))
+    done = train_runs.run(method, killed)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert train_runs.numbers(killed) == train_runs.numbers(whole)
+    left, right = train_runs.weights(whole), train_runs.weights(killed)
+    for name, value in left.items():
+        assert torch.equal(value, right[name]), name
+
+
+@pytest.mark.parametrize(("asked", "started"), [(2, 1), (3, 2)])
+def test_another_number_of_processes_is_refused(asked, started, tmp_path):
+    """As when a launcher silently starts fewer: nothing is trained, nothing is written."""
+    done = train_runs.run("ppo", tmp_path / "run", started, processes=asked)
+    assert done.returncode != 0
+    assert f"processes={asked} was asked for, but {started} {'is' if started == 1 else 'are'} running" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_number_of_processes_is_checked():
+    assert processes.require_processes(None) == processes.require_processes(1) == 1
+    with pytest.raises(RuntimeError, match=r"processes=2 was asked for, but 1 is running.*torchrun --nproc_per_node 2"):
+        processes.require_processes(2)
+
+
+def test_a_batch_must_be_shared_evenly():
+    assert processes.share(12, "batch_size", 3) == 4
+    with pytest.raises(ValueError, match="3 processes cannot share batch_size=10 evenly: choose a multiple, such as 9"):
+        processes.share(10, "batch_size", 3)
