@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from transformers import pipeline
@@ -25,6 +26,11 @@ def policy(small):
 @pytest.fixture(scope="module")
 def judge():
     return models.load_judge("small", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def second():
+    return models.load_judge("second", device="cpu")
 
 
 def test_policy_is_a_gpt2_small_enough_to_ship(policy):
@@ -70,6 +76,62 @@ def test_judge_scores_do_not_depend_on_batching(judge):
     single = models.score([judge(text, top_k=None) for text in texts])
     batched = models.score(judge(texts, top_k=None, batch_size=3))
     assert single == pytest.approx(batched, abs=1e-5)
+
+
+class TestSecondJudge:
+    def test_is_of_another_shape_and_small_enough_to_ship(self, second):
+        assert type(second.model).__name__ == "BertForSequenceClassification"
+        assert second.model.config.label2id == {"NEGATIVE": 0, "POSITIVE": 1}
+        assert sum(p.stat().st_size for p in (assets.HERE / "second_judge").iterdir()) <= 6e6
+        assert second.model.dtype == torch.float32
+        assert not second.model.training
+
+    def test_loads_without_network_by_every_name(self, second, offline):
+        text = ["A quiet, moving film."]
+        expected = models.score(second(text, top_k=None))
+        folder, local = models.locate("small", "second_judge")
+        assert local
+        assert folder == models.locate("second", "judge")[0] == models.locate("second", "second_judge")[0]
+        assert models.score(models.load_judge(folder, device="cpu")(text, top_k=None)) == expected
+        with pytest.raises(models.LoadError, match=r"distilbert/distilbert-base-uncased-finetuned-sst-2-english"):
+            models.locate("full", "second_judge")
+
+    def test_reads_through_a_vocabulary_of_its_own(self, second, judge):
+        mine, other = second.tokenizer, judge.tokenizer
+        assert mine("A FINE film").input_ids == mine("a fine film").input_ids
+        assert other("A FINE film").input_ids != other("a fine film").input_ids
+        assert mine("film").input_ids[0] == mine.cls_token_id != mine.pad_token_id
+        assert len(mine) == second.model.config.vocab_size
+        words = {word.removeprefix("Ġ").lower() for word in other.get_vocab()}
+        assert len(words & {word.removeprefix("##") for word in mine.get_vocab()}) < 0.8 * len(mine)
+
+    @pytest.mark.parametrize(
+        ("better", "worse"),
+        [
+            ("A wonderful film, beautifully acted.", "A dreadful film, terribly acted."),
+            ("I loved every minute of it", "What a waste of time, avoid it"),
+            ("The best comedy in years, and so funny!", "The worst comedy in years, boring and stupid."),
+        ],
+    )
+    def test_prefers_praise(self, second, better, worse):
+        good, bad = models.score(second([better, worse], top_k=None))
+        assert 1 > good > 0.5 > bad > 0
+        assert good - bad > 0.4
+
+    def test_scores_do_not_depend_on_batching(self, second):
+        texts = ["A fine film.", "Dull, and far too long for what little it has to say.", "", "漢字 🎬", "good " * 5000]
+        single = [models.log_odds(second, [text])[0] for text in texts]
+        assert single == pytest.approx(models.log_odds(second, texts), abs=1e-4)
+
+    def test_is_no_copy_of_the_judge_that_trains(self, second, judge):
+        """Openings that nobody optimised: the two are of one opinion on the whole, and not word for word."""
+        openings = [" ".join(prompt.split()[:16]) for prompt in load_prompts()]
+        r = np.corrcoef(models.log_odds(second, openings), models.log_odds(judge, openings))[0, 1]
+        assert 0.4 < r < 0.95
+
+    def test_only_a_judge_has_a_second(self):
+        with pytest.raises(ValueError, match="no second policy"):
+            models.load_policy("second")
 
 
 def test_judge_truncates_what_is_too_long(judge):

@@ -5,20 +5,23 @@ import math
 import numpy as np
 import pytest
 import torch
-from transformers import DistilBertConfig, GPT2LMHeadModel
+from transformers import BertConfig, DistilBertConfig, GPT2LMHeadModel
 
-from tools.small_models import card, checkpoint, data, judge, policy, teachers
+from tools.small_models import card, checkpoint, data, judge, policy, second_judge, teachers
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """Both models as small as they go, so that training takes a second."""
+    """The models as small as they go, so that training takes a second."""
     gpt2 = policy.config()  # no dropout, as there
     gpt2.update({"vocab_size": 64, "n_embd": 16, "n_layer": 1, "n_head": 2})
     bert = DistilBertConfig(vocab_size=64, dim=16, n_layers=1, n_heads=2, hidden_dim=32)
     bert.max_position_embeddings = judge.CONTEXT
     monkeypatch.setattr(policy, "config", lambda: gpt2)
     monkeypatch.setattr(judge, "config", lambda: bert)
+    other = BertConfig(vocab_size=64, hidden_size=12, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24)
+    other.update({"max_position_embeddings": 48, "type_vocab_size": 1, "pad_token_id": 1})
+    monkeypatch.setattr(second_judge, "config", lambda: other)
 
 
 def test_parts_are_whole_blocks():
@@ -120,7 +123,7 @@ def test_resumed_policy_equals_one_never_stopped(tiny, tmp_path, monkeypatch):
     assert torch.equal(weights(whole), weights(resumed))
 
 
-def batches_of(reviews, targets, labelled, recipe, taught=0.5):
+def batches_of(reviews, targets, labelled, recipe, taught=0.5, context=judge.CONTEXT):
     """Batches whose fragment teacher always says `taught`, and whose tokens add their own ids to two margins."""
     contributions = [np.stack([ids, -ids.astype(float)], axis=1).astype(np.float16) for ids in reviews]
     teacher = lambda rows, texts: np.full(len(rows), taught)  # noqa: E731
@@ -129,7 +132,7 @@ def batches_of(reviews, targets, labelled, recipe, taught=0.5):
         def decode_batch(self, rows):
             return [" ".join(map(str, row)) for row in rows]
 
-    return judge.Batches(reviews, targets, labelled, contributions, recipe, Numbers(), teacher)
+    return judge.Batches(reviews, targets, labelled, contributions, recipe, Numbers(), teacher, context)
 
 
 def test_a_fragments_target_is_partly_its_teachers_and_its_tokens_keep_their_contributions():
@@ -147,21 +150,23 @@ def test_a_fragments_target_is_partly_its_teachers_and_its_tokens_keep_their_con
         assert batch.contributions[~read].isnan().all()
 
 
-def test_resumed_judge_equals_one_never_stopped(tiny, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("shape", "dim"), [(judge.SMALL, 16), (second_judge.SHAPE, 12)])
+def test_resumed_judge_equals_one_never_stopped(tiny, tmp_path, monkeypatch, shape, dim):
     rng = np.random.default_rng(0)
     reviews = [rng.integers(1, 64, rng.integers(20, 90)).astype(np.uint16) for _ in range(300)]
     cycles = judge.Cycle(9, 1e-3, 2, 0.5), judge.Cycle(5, 2e-3, 3, 0.8)
     recipe = judge.Recipe(cycles, tokens_of_whole=512, fragments=8)
-    batches = batches_of(reviews, rng.random(300), np.arange(300) < 100, recipe)
-    embeddings = torch.randn(64, 16)
+    batches = batches_of(reviews, rng.random(300), np.arange(300) < 100, recipe, context=48)
+    embeddings = torch.randn(64, dim)
     for name in ("whole", "stopped"):
         (tmp_path / name).mkdir()
-    whole = judge.train(tmp_path / "whole", batches, recipe, embeddings, {}, save_every=0)
+    whole = judge.train(tmp_path / "whole", batches, recipe, embeddings, {}, save_every=0, shape=shape)
     with monkeypatch.context() as patch:
         stop_after(patch, 9)
         with pytest.raises(KilledError):
-            judge.train(tmp_path / "stopped", batches, recipe, embeddings, {}, save_every=0)
-    resumed = judge.train(tmp_path / "stopped", batches, recipe, embeddings, {}, save_every=0)
+            judge.train(tmp_path / "stopped", batches, recipe, embeddings, {}, save_every=0, shape=shape)
+    resumed = judge.train(tmp_path / "stopped", batches, recipe, embeddings, {}, save_every=0, shape=shape)
+    assert (tmp_path / "stopped" / f"{shape.name}_recipe.json").exists()
     assert torch.equal(weights(whole), weights(resumed))
 
 
@@ -284,6 +289,107 @@ def test_margins_come_back_in_order_and_do_not_depend_on_padding(tiny):
     together = judge.margins(model, pieces, tokens=200)
     alone = [judge.margins(model, [piece])[0] for piece in pieces]
     assert together == pytest.approx(np.array(alone), abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def parted():
+    """Reviews in the order and number of the real ones, with row numbers for texts."""
+    labels = np.repeat([0, 1, -1], [12_500, 12_500, 50_000])
+    part = data.split_names(25_000, 10) + data.split_names(50_000, 50)
+    return data.Reviews([str(row) for row in range(75_000)], labels, np.array(part))
+
+
+def test_second_judge_has_no_label_that_the_first_ones_training_saw(parted):
+    rows = second_judge.own_rows(parted)
+    assert [len(some) for some in rows] == [4000, 50_000, 1000]
+    of_first = np.concatenate([parted.rows("train", labelled=True), parted.rows("train", labelled=False)])
+    assert not np.isin(of_first, np.concatenate([rows.labelled, rows.validation])).any()
+    assert not np.isin(rows.labelled, rows.validation).any()
+    assert (parted.labels[rows.unlabelled] == -1).all()
+    for some in (rows.labelled, rows.validation):
+        assert parted.labels[some].mean() == 0.5
+        assert (some.reshape(-1, data.BLOCK) % data.BLOCK == np.arange(data.BLOCK)).all()  # whole blocks
+    assert [(parted.part[rows.validation] == name).sum() for name in ("held_out", "calibration")] == [500, 500]
+
+
+def test_second_judge_learns_each_rows_own_label(parted, monkeypatch):
+    """Its teachers are fitted on its own labelled reviews alone, and a labelled review keeps its label."""
+    fitted = {}
+
+    class Teacher:
+        def __init__(self, texts, labels):
+            fitted["texts"], fitted["labels"] = texts, labels
+
+        def __call__(self, texts):
+            return np.full(len(texts), 0.25)
+
+    monkeypatch.setattr(teachers, "ReviewTeacher", Teacher)
+    monkeypatch.setattr(teachers, "FragmentTeacher", lambda openings, targets: None)
+    monkeypatch.setattr(teachers, "contributions_of_all", lambda *_: [np.zeros((1, 2))])
+    tokenizer = second_judge.train_tokenizer([str(row) for row in range(1000)])
+    rows = second_judge.own_rows(parted)
+    rows = rows._replace(unlabelled=rows.unlabelled[:500])
+    batches = second_judge.make_batches(parted, rows, tokenizer, second_judge.RECIPE)
+    assert fitted["texts"] == [str(row) for row in rows.labelled]
+    assert (fitted["labels"] == parted.labels[rows.labelled]).all()
+    assert (batches.targets == np.concatenate([parted.labels[rows.labelled], np.full(500, 0.25)])).all()
+    assert [len(group) for group in batches.groups] == [4000, 500]
+    words = tokenizer.decode_batch([batches.reviews[i].tolist() for i in (0, 4000)])
+    assert [word.replace(" ", "") for word in words] == [str(rows.labelled[0]), str(rows.unlabelled[0])]
+
+
+def test_second_tokenizer_reads_no_capitals_and_puts_its_first_token_first(tmp_path):
+    from transformers import AutoTokenizer
+
+    from tools.small_models import pack
+
+    tokenizer = second_judge.train_tokenizer(["a fine film and a dull film"] * 4)
+    tokenizer.save(str(tmp_path / "raw.json"))
+    pack.save_second_tokenizer(tokenizer, tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded("A FINE Film").input_ids == loaded("a fine film").input_ids
+    assert loaded("film").input_ids[0] == judge.CLS == loaded.cls_token_id
+    assert loaded.pad_token_id == second_judge.config().pad_token_id
+    assert loaded("\U0001f3ac").input_ids == [judge.CLS, loaded.unk_token_id]
+
+
+def test_cut_gives_what_was_asked_for():
+    tokenizer = data.train_tokenizer([" ".join(map(str, range(300)))])
+    texts = [" ".join(map(str, range(first, first + 200))) for first in range(0, 400, 4)]
+    first, some = (second_judge.cut(tokenizer, texts, 10, 24, anywhere) for anywhere in (False, True))
+    assert all(text.startswith(piece) for text, piece in zip(texts, first, strict=True))
+    assert all(piece in text for text, piece in zip(texts, some, strict=True))
+    assert sum(text.startswith(piece) for text, piece in zip(texts, some, strict=True)) < 20
+    lengths = {len(tokenizer.encode(piece).ids) for piece in first}
+    assert min(lengths) >= 10
+    assert max(lengths) <= 24
+    assert second_judge.cut(tokenizer, ["1"], 10, 24, anywhere=True) == ["1"]
+
+
+def test_second_judge_starts_as_a_bag_of_tokens(tiny):
+    torch.manual_seed(0)
+    model = second_judge.SHAPE.build().eval()
+    second_judge.start_as_bag(model, torch.randn(64, 12))
+    model.bert.embeddings.position_embeddings.weight.data.zero_()
+    piece = np.arange(1, 30, dtype=np.uint16)
+    in_order, shuffled = judge.margins(model, [piece, np.random.default_rng(0).permutation(piece)])
+    assert in_order == pytest.approx(shuffled, abs=1e-5)
+
+
+def test_agreement_of_judges_whose_likeness_is_known():
+    rng = np.random.default_rng(0)
+    truth, noise = rng.normal(size=(2, 20_000))
+    labels = (truth > 0).astype(int)
+    half = card.agreement(truth, np.where(labels == 1, noise, -1.0), labels)
+    assert half["accuracy_both"] == [1, pytest.approx(0.75, abs=0.01)]
+    mixed = card.agreement(truth, 0.6 * truth + 0.8 * noise, labels)
+    assert mixed["r_interval"][0] < 0.6 < mixed["r_interval"][1]
+    assert mixed["r_interval"][1] - mixed["r_interval"][0] == pytest.approx(
+        2 * 1.96 * 0.64 / math.sqrt(20_000), rel=0.05
+    )
+    # signs of two normal variables agree with probability 1/2 + arcsin(r) / π
+    assert mixed["same_verdict"] == pytest.approx(0.5 + math.asin(0.6) / math.pi, abs=0.01)
+    assert mixed["deviations"] == pytest.approx([1, 1], rel=0.03)
 
 
 def test_samples_cannot_act_as_markup():

@@ -15,6 +15,7 @@ from course_helpers.assets import MANIFEST, sha256
 PROVENANCE = {
     "policy": "trained from random weights on stanfordnlp/imdb (Maas et al., 2011) by tools/train_small_models.py",
     "judge": "trained on stanfordnlp/imdb (Maas et al., 2011) from the policy's embeddings",
+    "second_judge": "trained from random weights on stanfordnlp/imdb, on labels that the judge's training left out",
     "everything else": "written for this course",
 }
 

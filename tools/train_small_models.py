@@ -1,6 +1,6 @@
-"""Train the small policy and the small judge from film reviews, and put them into the package.
+"""Train the small policy and the two small judges from film reviews, and put them into the package.
 
-python tools/train_small_models.py SOURCE [--work build] [--device cpu] [--only prepare policy judge pack]
+python tools/train_small_models.py SOURCE [--work build] [--device cpu] [--only prepare policy judge second-judge pack]
 
 SOURCE is a folder with train*.parquet and unsupervised*.parquet, or the Hub id stanfordnlp/imdb. Everything between
 goes to the work folder; a run that was stopped goes on where it was, and a step that is finished is not repeated.
@@ -21,11 +21,11 @@ if __name__ == "__main__" and any(os.environ.get(name) != value for name, value 
 
 import numpy as np  # noqa: E402
 from make_manifest import write_manifest  # noqa: E402
-from small_models import card, checkpoint, data, judge, pack, policy, teachers  # noqa: E402
+from small_models import card, checkpoint, data, judge, pack, policy, second_judge, teachers  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 ASSETS = Path(__file__).parent.parent / "course_helpers" / "assets"
-STEPS = ("prepare", "policy", "judge", "pack")
+STEPS = ("prepare", "policy", "judge", "second-judge", "pack")
 
 
 def save_array(path: Path, array: np.ndarray) -> None:
@@ -81,13 +81,17 @@ def train_judge(reviews: data.Reviews, tokenizer: Tokenizer, work: Path, device:
 
 def put_into_package(reviews: data.Reviews, tokenizer: Tokenizer, work: Path) -> None:
     """fp16 weights, tokenizers, model card with scores on held-out reviews, manifest."""
-    from transformers import DistilBertForSequenceClassification, GPT2LMHeadModel
+    from transformers import BertForSequenceClassification, DistilBertForSequenceClassification, GPT2LMHeadModel
 
+    second = Tokenizer.from_file(str(work / "second_tokenizer.json"))
     pack.save_model(GPT2LMHeadModel.from_pretrained(work / "policy"), ASSETS / "policy")
     pack.save_model(DistilBertForSequenceClassification.from_pretrained(work / "judge"), ASSETS / "judge")
+    pack.save_model(BertForSequenceClassification.from_pretrained(work / "second_judge"), ASSETS / "second_judge")
     pack.save_tokenizer(tokenizer, ASSETS / "policy", policy.config().n_positions, for_judge=False)
     pack.save_tokenizer(tokenizer, ASSETS / "judge", judge.CONTEXT, for_judge=True)
+    pack.save_second_tokenizer(second, ASSETS / "second_judge")
     scores = card.measure(reviews, tokenizer, ASSETS)
+    scores["second_judge"] = card.measure_second(reviews, tokenizer, second, ASSETS)
     (work / "scores.json").write_text(json.dumps(scores, indent=1))
     card.write(scores, work, ASSETS)
     write_manifest(ASSETS)
@@ -110,6 +114,9 @@ def main() -> None:
         policy.train(arguments.work, policy.Recipe(), arguments.device, compiled=not arguments.no_compile)
     if "judge" in arguments.only:
         train_judge(reviews, tokenizer, arguments.work, arguments.device, judge.Recipe())
+    if "second-judge" in arguments.only and not (arguments.work / "second_judge").exists():
+        second = second_judge.train(reviews, tokenizer, arguments.work, arguments.device)
+        checkpoint.save_finished(second, arguments.work / "second_judge")
     if "pack" in arguments.only:
         put_into_package(reviews, tokenizer, arguments.work)
 

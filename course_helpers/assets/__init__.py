@@ -48,7 +48,7 @@ def asset(name: str) -> Path:
     """Path of a shipped file or folder, its contents checked.
 
     Args:
-        name: ``"policy"``, ``"judge"`` (folders) or ``"prompts.json"``.
+        name: ``"policy"``, ``"judge"``, ``"second_judge"`` (folders) or ``"prompts.json"``.
 
     Raises:
         AssetError: a file is missing or damaged.

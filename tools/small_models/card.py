@@ -14,11 +14,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from course_helpers.plots import BLUE, RED
 
-from . import data, judge, policy
+from . import data, judge, policy, second_judge
 
 REVIEWS_FOR_BITS = 1000
 SAMPLES = 20
 SAMPLE_TOKENS = 60
+TEXTS_A_POINT = 256  # as many as lesson 06 measures a policy on, at least
 
 
 def measure(reviews: data.Reviews, tokenizer: Tokenizer, assets: Path) -> dict:
@@ -69,6 +70,55 @@ def score_judge(critic: torch.nn.Module, parts: tuple[list, list], labels: tuple
     return scores
 
 
+def measure_second(reviews: data.Reviews, policys: Tokenizer, second: Tokenizer, assets: Path) -> dict:
+    """Score the second judge on labelled reviews it never saw, and compare both judges on what neither learned from."""
+    measuring = AutoModelForSequenceClassification.from_pretrained(assets / "second_judge").eval()
+    training = AutoModelForSequenceClassification.from_pretrained(assets / "judge").eval()
+    cuts = {
+        "whole reviews": lambda texts: texts,
+        "first 24 tokens": lambda texts: second_judge.cut(policys, texts, 24, 24),
+        "first 5 to 24 tokens": lambda texts: second_judge.cut(policys, texts, 5, 24),
+        "any 10 to 24 tokens": lambda texts: second_judge.cut(policys, texts, 10, 24, anywhere=True),
+    }
+    seen_by_first = reviews.rows("train", labelled=True)
+    unseen = second_judge.own_rows(reviews).validation
+    scores = {}
+    for name, of in cuts.items():
+        rows = seen_by_first[::4] if name == "whole reviews" else seen_by_first  # ten times as long as the others
+        texts = of([reviews.texts[row] for row in rows])
+        margin, labels = judge.margins(measuring, data.encode(second, texts)), reviews.labels[rows]
+        others = of([reviews.texts[row] for row in unseen])
+        both = (
+            judge.margins(measuring, data.encode(second, others)),
+            judge.margins(training, data.encode(policys, others)),
+        )
+        scores[name] = {
+            "n": len(margin),
+            "accuracy": judge.accuracy(margin, labels),
+            "ece": judge.expected_calibration_error(1 / (1 + np.exp(-margin)), labels),
+        } | agreement(*both, reviews.labels[unseen])
+    return scores
+
+
+def agreement(measuring: np.ndarray, training: np.ndarray, labels: np.ndarray) -> dict:
+    """How alike two judges are on the same texts, from their log-odds, each (n,).
+
+    Returns:
+        Accuracy of each, the share of like verdicts, Pearson's correlation r of the log-odds with its 95 % interval
+        (Fisher's transformation), and the standard deviation of each judge's log-odds.
+    """
+    r = float(np.corrcoef(measuring, training)[0, 1])
+    margin = 1.96 / math.sqrt(len(labels) - 3)
+    return {
+        "n_both": len(labels),
+        "accuracy_both": [judge.accuracy(measuring, labels), judge.accuracy(training, labels)],
+        "same_verdict": float(((measuring > 0) == (training > 0)).mean()),
+        "r": r,
+        "r_interval": [float(np.tanh(np.arctanh(r) + sign * margin)) for sign in (-1, 1)],
+        "deviations": [float(measuring.std()), float(training.std())],
+    }
+
+
 def samples(writer: torch.nn.Module, tokenizer: Tokenizer) -> list[str]:
     """The first texts of one seed, from nothing but the end-of-text token, at temperature 1: nothing picked."""
     torch.manual_seed(0)
@@ -91,7 +141,7 @@ def curve(name: str, log: list[dict], path: Path) -> None:
     else:
         for key, colour, style in (("whole", BLUE, "-"), ("opening_24", RED, "--")):
             axes.plot([r["step"] for r in log], [r[key] for r in log], style, color=colour, label=key)
-        axes.set(title="judge, unseen reviews", xlabel="step", ylabel="accuracy")
+        axes.set(title=f"{name.replace('_', ' ')}, unseen reviews", xlabel="step", ylabel="accuracy")
         axes.legend()
     figure.savefig(path, dpi=100, metadata={"Software": None})
 
@@ -100,7 +150,7 @@ def histories(work: Path, assets: Path) -> dict[str, dict]:
     """Recipe and log of each model, kept in `assets/training.json`: a model trained elsewhere keeps its own."""
     kept = assets / "training.json"
     found = json.loads(kept.read_text()) if kept.exists() else {}
-    for name in ("policy", "judge"):
+    for name in ("policy", "judge", "second_judge"):
         if (work / f"{name}_recipe.json").exists():
             lines = (work / f"{name}_log.jsonl").read_text().splitlines()
             recipe = json.loads((work / f"{name}_recipe.json").read_text())
@@ -113,9 +163,10 @@ def write(scores: dict, work: Path, assets: Path) -> None:
     """`assets/MODEL_CARD.md`, its pictures, and the numbers behind them."""
     history = histories(work, assets)
     for name, of_model in history.items():
-        if of_model["log"]:
+        if len(of_model["log"]) > 2:  # fewer points are no curve
             curve(name, of_model["log"], assets / f"training_curve_{name}.png")
-    recipe, judge_recipe = history["policy"]["recipe"], history["judge"]["recipe"]
+    recipe, judge_recipe, second = (history[name]["recipe"] for name in ("policy", "judge", "second_judge"))
+    of_openings = scores["second_judge"]["first 24 tokens"]
     rows = "\n".join(table_row(name, score) for name, score in scores["judge"].items())
     listed = "\n".join(f"{i}. {as_markdown(text)}" for i, text in enumerate(scores["samples"], 1))
     template = (Path(__file__).parent / "model_card.md").read_text(encoding="utf-8")
@@ -135,6 +186,16 @@ def write(scores: dict, work: Path, assets: Path) -> None:
         rows=rows,
         held_out=scores["judge"]["whole reviews"]["n"],
         unseen=scores["judge"]["whole reviews"]["n_all"],
+        second_steps=second["steps"],
+        second_minutes=second["seconds"] / 60,
+        second_device=second["device"],
+        second_rows="\n".join(second_row(name, score) for name, score in scores["second_judge"].items()),
+        both_n=of_openings["n_both"],
+        agreement_rows="\n".join(agreement_row(name, score) for name, score in scores["second_judge"].items()),
+        second_error=of_openings["deviations"][0] / math.sqrt(TEXTS_A_POINT),
+        first_error=of_openings["deviations"][1] / math.sqrt(TEXTS_A_POINT),
+        beyond=of_openings["deviations"][0] * math.sqrt((1 - of_openings["r"] ** 2) / TEXTS_A_POINT),
+        texts_a_point=TEXTS_A_POINT,
         samples=listed,
     )
     (assets / "MODEL_CARD.md").write_text(text, encoding="utf-8")
@@ -142,11 +203,25 @@ def write(scores: dict, work: Path, assets: Path) -> None:
 
 def table_row(name: str, score: dict) -> str:
     """Accuracies with their 95 % intervals, and calibration error."""
-    with_interval = [
-        f"{accuracy:.3f} ± {1.96 * math.sqrt(accuracy * (1 - accuracy) / n):.3f}"
-        for accuracy, n in ((score["accuracy"], score["n"]), (score["accuracy_all"], score["n_all"]))
-    ]
-    return f"| {name} | {' | '.join(with_interval)} | {score['ece']:.3f} |"
+    both = (score["accuracy"], score["n"]), (score["accuracy_all"], score["n_all"])
+    return f"| {name} | {' | '.join(with_interval(*one) for one in both)} | {score['ece']:.3f} |"
+
+
+def second_row(name: str, score: dict) -> str:
+    """The second judge's accuracy with its 95 % interval, and its calibration error."""
+    return f"| {name} | {score['n']:,} | {with_interval(score['accuracy'], score['n'])} | {score['ece']:.3f} |"
+
+
+def agreement_row(name: str, score: dict) -> str:
+    """Both judges on the same texts: accuracies, like verdicts, correlation of the log-odds."""
+    accuracies = " | ".join(with_interval(accuracy, score["n_both"]) for accuracy in score["accuracy_both"])
+    low, high = score["r_interval"]
+    return f"| {name} | {accuracies} | {score['same_verdict']:.3f} | {score['r']:.2f} ({low:.2f} to {high:.2f}) |"
+
+
+def with_interval(accuracy: float, n: int) -> str:
+    """A share of n texts with its 95 % interval (normal approximation)."""
+    return f"{accuracy:.3f} ± {1.96 * math.sqrt(accuracy * (1 - accuracy) / n):.3f}"
 
 
 def as_markdown(text: str) -> str:

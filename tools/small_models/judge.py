@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from tqdm import tqdm
-from transformers import DistilBertConfig, DistilBertForSequenceClassification
+from transformers import DistilBertConfig, DistilBertForSequenceClassification, PreTrainedModel
 
 from . import checkpoint
 
@@ -98,13 +98,13 @@ def bag_embeddings(reviews: list[np.ndarray], targets: np.ndarray, recipe: Recip
     """(8192, dim) token embeddings of a bag-of-tokens classifier: the quick half of what the judge has to learn.
 
     It takes the mean of a text's normalised embeddings and one linear layer. An epoch lasts seconds, so what every
-    token says on average is known before the slow model begins. It starts from the policy's embeddings, in which
-    tokens of like meaning are already near each other.
+    token says on average is known before the slow model begins. It starts from `start`: the policy's embeddings, in
+    which tokens of like meaning are already near each other, or random ones where the vocabulary is another.
     """
     torch.manual_seed(recipe.seed)
-    size = (config().dim,)
+    size = (start.shape[1],)
     table = torch.nn.Parameter(torch.nn.functional.layer_norm(start.float(), size))
-    head = torch.nn.Linear(config().dim, 1)
+    head = torch.nn.Linear(*size, 1)
     optimizer = torch.optim.Adam([table, *head.parameters()], lr=5e-3)
     rng = np.random.default_rng(recipe.seed)
     for _ in tqdm(range(recipe.bag_epochs), desc="bag of tokens", unit="epoch"):
@@ -121,23 +121,49 @@ def bag_embeddings(reviews: list[np.ndarray], targets: np.ndarray, recipe: Recip
 
 
 @torch.no_grad()
-def start_as_bag(model: DistilBertForSequenceClassification, embeddings: torch.Tensor) -> None:
-    """Make the fresh model a bag of tokens, from which training departs where order matters.
+def make_bag(
+    start: torch.nn.Module,
+    query: torch.nn.Linear,
+    value: torch.nn.Linear,
+    output: torch.nn.Linear,
+    embeddings: torch.Tensor,
+) -> None:
+    """Make a fresh model a bag of tokens, from which training departs where order matters.
 
     With zero queries the last layer's attention is a plain mean, with identities for values and outputs it is passed on
     whole. Fresh weights would pass on a twentieth of it, and the classifier would see little but its own token.
     Positions start as sinusoids (Vaswani et al., 2017, section 3.5), in which "the token before" is the same rotation
     wherever it is.
+
+    Args:
+        start: the module that adds `word_embeddings` and `position_embeddings`.
+        query, value, output: of the last layer's attention.
+        embeddings: (vocabulary, dim), from `bag_embeddings`.
     """
-    start = model.distilbert.embeddings
     start.word_embeddings.weight.copy_(0.2 * embeddings)
     places, dim = start.position_embeddings.weight.shape
     angles = torch.arange(places)[:, None] / 10_000 ** (torch.arange(0, dim, 2) / dim)
     start.position_embeddings.weight.copy_(0.1 * torch.stack([angles.sin(), angles.cos()], dim=-1).reshape(places, dim))
+    query.weight.zero_()
+    torch.nn.init.eye_(value.weight)
+    torch.nn.init.eye_(output.weight)
+
+
+def start_as_bag(model: DistilBertForSequenceClassification, embeddings: torch.Tensor) -> None:
+    """`make_bag` of the small judge."""
     attention = model.distilbert.transformer.layer[-1].attention
-    attention.q_lin.weight.zero_()
-    torch.nn.init.eye_(attention.v_lin.weight)
-    torch.nn.init.eye_(attention.out_lin.weight)
+    make_bag(model.distilbert.embeddings, attention.q_lin, attention.v_lin, attention.out_lin, embeddings)
+
+
+class Shape(NamedTuple):
+    """What `train` needs to know of a judge besides its recipe."""
+
+    name: str  # of its files in the work folder
+    build: Callable[[], PreTrainedModel]
+    start_as_bag: Callable[[PreTrainedModel, torch.Tensor], None]
+
+
+SMALL = Shape("judge", lambda: DistilBertForSequenceClassification(config()), start_as_bag)
 
 
 class Batch(NamedTuple):
@@ -155,6 +181,7 @@ class Batches:
     Args:
         contributions: for each review, (its tokens, teachers), from `teachers.contributions_of_all`.
         fragment_teacher: called with rows and texts of fragments, gives P(positive) of each.
+        context: the most tokens the judge reads, `CLS` included.
     """
 
     def __init__(
@@ -166,11 +193,13 @@ class Batches:
         recipe: Recipe,
         tokenizer: Tokenizer,
         fragment_teacher: Callable[[np.ndarray, list[str]], np.ndarray],
+        context: int = CONTEXT,
     ):
         self.reviews, self.targets, self.contributions = reviews, targets, contributions
         self.recipe, self.tokenizer, self.fragment_teacher = recipe, tokenizer, fragment_teacher
         self.groups = np.flatnonzero(labelled), np.flatnonzero(~labelled)
-        self.lengths = np.array([min(len(r), CONTEXT - 1) for r in reviews])
+        self.most = context - 1
+        self.lengths = np.array([min(len(r), self.most) for r in reviews])
 
     def __call__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.recipe.seed, step])
@@ -197,7 +226,7 @@ class Batches:
             if (len(rows) + 1) * (self.lengths[rows].max() + 1) > self.recipe.tokens_of_whole:
                 break
             rows.append(nearby)
-        return self._batch(rows, [slice(0, CONTEXT - 1)] * len(rows), self.targets[rows])
+        return self._batch(rows, [slice(0, self.most)] * len(rows), self.targets[rows])
 
     def _fragments(self, rng: np.random.Generator, taught: float) -> Batch:
         rows = self._draw(rng, self.recipe.fragments)
@@ -231,9 +260,7 @@ def pad(pieces: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, mask
 
 
-def losses(
-    model: DistilBertForSequenceClassification, reader: torch.nn.Linear, batch: Batch
-) -> tuple[torch.Tensor, torch.Tensor]:
+def losses(model: PreTrainedModel, reader: torch.nn.Linear, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross-entropy of the verdict, and squared error of what each token adds to the teachers' margins.
 
     `reader` looks at the states below the last layer: what it finds there, the last layer's `CLS` can add up.
@@ -254,13 +281,14 @@ def train(
     validation: dict[str, tuple[list[np.ndarray], np.ndarray]],
     device: str = "cpu",
     save_every: float = 120.0,
-) -> DistilBertForSequenceClassification:
-    """Train, or go on from `work/judge.safetensors`; `embeddings` are the policy's, (8192, dim)."""
+    shape: Shape = SMALL,
+) -> PreTrainedModel:
+    """Train, or go on from `work/{name}.safetensors`; the bag of tokens starts from `embeddings`, (8192, dim)."""
     torch.manual_seed(recipe.seed)
-    model = DistilBertForSequenceClassification(config()).to(device)
-    reader = torch.nn.Linear(config().dim, batches.contributions[0].shape[1]).to(device)
+    model = shape.build().to(device)
+    table = model.get_input_embeddings().weight
+    reader = torch.nn.Linear(table.shape[1], batches.contributions[0].shape[1]).to(device)
     both = torch.nn.ModuleDict({"judge": model, "reader": reader})
-    table = model.distilbert.embeddings.word_embeddings.weight
     matrices = [p for p in both.parameters() if p.ndim == 2 and p is not table]
     vectors = [p for p in both.parameters() if p.ndim != 2]
     groups = [
@@ -269,12 +297,12 @@ def train(
         {"params": vectors, "share": 1.0, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
-    kept, log = work / "judge.safetensors", work / "judge_log.jsonl"
+    kept, log = work / f"{shape.name}.safetensors", work / f"{shape.name}_log.jsonl"
     state = {"step": 0, "seconds": 0.0}
     if kept.exists():
         state = checkpoint.load(kept, both, [optimizer])
     else:
-        start_as_bag(model, bag_embeddings(batches.reviews, batches.targets, recipe, embeddings))
+        shape.start_as_bag(model, bag_embeddings(batches.reviews, batches.targets, recipe, embeddings))
     began = time.monotonic() - state["seconds"]
     last_save = time.monotonic()
     bar = tqdm(total=recipe.steps, initial=state["step"], unit="step", mininterval=10)
@@ -308,21 +336,21 @@ def train(
             checkpoint.save(kept, both, [optimizer], state)
             last_save = time.monotonic()
     facts = asdict(recipe) | {"steps": recipe.steps, "seconds": state["seconds"], "device": device}
-    (work / "judge_recipe.json").write_text(json.dumps(facts))
+    (work / f"{shape.name}_recipe.json").write_text(json.dumps(facts))
     return model.eval()
 
 
 @torch.no_grad()
-def margins(model: DistilBertForSequenceClassification, pieces: list[np.ndarray], tokens: int = 8192) -> np.ndarray:
+def margins(model: PreTrainedModel, pieces: list[np.ndarray], tokens: int = 8192) -> np.ndarray:
     """Logit of POSITIVE minus logit of NEGATIVE, for each piece in the given order; batches of so many `tokens`."""
     training = model.training
     model.eval()
-    device = next(model.parameters()).device
-    lengths = np.array([min(len(piece), CONTEXT - 1) + 1 for piece in pieces])
+    device, most = next(model.parameters()).device, model.config.max_position_embeddings - 1
+    lengths = np.array([min(len(piece), most) + 1 for piece in pieces])
     order, result = np.argsort(-lengths), np.zeros(len(pieces))
     while len(order):
         part, order = np.split(order, [max(1, tokens // lengths[order[0]])])
-        ids, mask = pad([pieces[i][: CONTEXT - 1] for i in part])
+        ids, mask = pad([pieces[i][:most] for i in part])
         logits = model(input_ids=ids.to(device), attention_mask=mask.to(device)).logits.float()
         result[part] = (logits[:, 1] - logits[:, 0]).cpu().numpy()
     model.train(training)
@@ -333,7 +361,7 @@ def accuracy(margin: np.ndarray, labels: np.ndarray) -> float:
     return float(((margin > 0) == (labels == 1)).mean())
 
 
-def calibrate(model: DistilBertForSequenceClassification, margin: np.ndarray, labels: np.ndarray) -> float:
+def calibrate(model: PreTrainedModel, margin: np.ndarray, labels: np.ndarray) -> float:
     """Divide the logits by the temperature that makes the probabilities fit `labels` best; returns the temperature.
 
     Guo et al., 2017, "On Calibration of Modern Neural Networks": one number, fitted on reviews that took no part in
@@ -366,7 +394,7 @@ def openings(pieces: list[np.ndarray], seed: int) -> list[np.ndarray]:
 
 
 def mixed_margins(
-    model: DistilBertForSequenceClassification, pieces: list[np.ndarray], labels: np.ndarray
+    model: PreTrainedModel, pieces: list[np.ndarray], labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Margins on whole reviews and on openings, with the labels: what one temperature has to fit."""
     both = margins(model, pieces), margins(model, openings(pieces, seed=0))

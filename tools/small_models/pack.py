@@ -9,6 +9,7 @@ import torch
 from tokenizers import Tokenizer, processors
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from . import second_judge
 from .data import END_OF_TEXT
 
 
@@ -33,6 +34,21 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, context: int, for_judge: 
     names = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), END_OF_TEXT)
     if for_judge:
         names |= {"cls_token": END_OF_TEXT}
+    _save(tokenizer, folder, context, names)
+
+
+def save_second_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write the second judge's tokenizer, which puts its own first token before every text."""
+    first, padding, unknown = second_judge.SPECIAL
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A", special_tokens=[(first, tokenizer.token_to_id(first))]
+    )
+    names = {"cls_token": first, "pad_token": padding, "unk_token": unknown}
+    _save(tokenizer, folder, second_judge.CONTEXT, names)
+
+
+def _save(tokenizer: Tokenizer, folder: Path, context: int, names: dict[str, str]) -> None:
+    """`save_pretrained` of the ordinary fast tokenizer."""
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=context,
