@@ -4,6 +4,7 @@ import io
 import json
 import math
 from dataclasses import fields
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -233,28 +234,45 @@ def test_probability_undoes_log_odds():
     np.testing.assert_allclose(measure.probability(np.log(p / (1 - p))), p, atol=1e-15)
 
 
+def test_wins_are_those_of_all_pairs():
+    ours, theirs = np.array([[1.0, -1.0], [2.0, 0.5]]), np.array([[0.0, 1.0, -3.0], [2.0, 2.0, 2.0]])
+    np.testing.assert_allclose(measure.wins(ours, theirs), [[2.5 / 3, 1 / 3], [0.5, 0.0]])
+
+
 def test_texts_are_of_the_same_prompts_whatever_the_count():
     one, four = seen(np.zeros((20, 1))), seen(np.zeros((20, 4)))
     assert [t["prompt"] for t in measure.texts(one, None)] == [t["prompt"] for t in measure.texts(four, None)]
 
 
-def test_best_of_n_by_enumeration(small, monkeypatch):
-    """Expected best of n = the mean over all subsets of n draws, for the second judge's numbers, too."""
-    from itertools import combinations
-
-    rng = np.random.default_rng(0)
-    rewards, second = rng.normal(size=(5, 6)), rng.normal(size=(5, 6))
-    job = Job("best-of-n", settings.BestOfNSettings(n=(3,)), folder=None)
+def test_draws_are_those_of_an_evaluation(small):
+    """Two ways to the same responses: with the KL, and without it."""
+    made = settings.DPOSettings(evaluation_prompts=10, evaluation_count=2, max_new_tokens=5, seed=3)
+    job = Job("dpo", made, folder=None)
     job.loaded = small
-    found = sampled._point(job, seen(rewards), second.ravel(), seen(rng.normal(size=(5, 2))), 3)
-    best = [[max(rewards[i, list(c)]) for c in combinations(range(6), 3)] for i in range(5)]
-    assert found["reward"] == pytest.approx(np.mean(best), abs=1e-12)
-    chosen = [
-        [second[i, max(c, key=lambda place, i=i: rewards[i, place])] for c in combinations(range(6), 3)]
-        for i in range(5)
-    ]
-    assert found["second_reward"] == pytest.approx(np.mean(chosen), abs=1e-12)
+    long, short = measure.evaluation_of(job, small[0]), measure.draws(job, small[0], 3, 2)
+    assert list(long.queries) == short.prompts
+    assert list(long.responses) == short.responses
+    np.testing.assert_allclose(short.rewards.ravel(), long.rewards, atol=1e-5)
+
+
+def test_best_of_n_by_enumeration():
+    """Expected best of n = the mean over all subsets of n draws, for the second judge's numbers, too."""
+    rng = np.random.default_rng(0)
+    rewards, second, theirs = rng.normal(size=(5, 6)), rng.normal(size=(5, 6)), rng.normal(size=(5, 2))
+    words = [f" word{i}" for i in range(30)]
+    drawn = measure.Draws([f"query {i}" for i in range(5)], words, [torch.tensor([i, 1]) for i in range(30)], rewards)
+    found = sampled.best_of(3, drawn, second, theirs)
+    subsets = list(combinations(range(6), 3))
+    best = [[max(c, key=lambda place, i=i: rewards[i, place]) for c in subsets] for i in range(5)]
+
+    def expected(table):
+        return np.mean([[table[i, place] for place in best[i]] for i in range(5)])
+
+    assert found["reward"] == pytest.approx(expected(rewards), abs=1e-12)
+    assert found["second_reward"] == pytest.approx(expected(second), abs=1e-12)
+    assert found["win_rate"] == pytest.approx(expected((rewards[:, :, None] > theirs[:, None, :]).mean(2)), abs=1e-12)
     assert found["kl"] == found["kl_low"] == found["kl_high"] == pytest.approx(math.log(3) - 2 / 3)
+    assert found["texts"][0]["response"].startswith(" word")
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from course_helpers.evaluate import Evaluation, Interval, distinct_n
+from course_helpers.evaluate import Interval, distinct_n
 from course_helpers.frontier.best_of_n import best_weights, kl_bound
 from course_helpers.runs.job import Job, Trained
-from course_helpers.runs.measure import OTHER_SEED, columns, evaluation_of, probability, second_rewards
+from course_helpers.runs.measure import (
+    Draws,
+    columns,
+    draws,
+    probability,
+    reference_rewards,
+    second_rewards,
+    shown_places,
+    wins,
+)
 from course_helpers.runs.settings import BestOfNSettings
 
 
@@ -22,61 +31,57 @@ def best_of_n(job: Job) -> Trained:
     settings: BestOfNSettings = job.settings
     progress = job.progress(2)
     most = max(settings.n)
-    seen = evaluation_of(job, job.policy, seed=settings.seed, count=most)
+    seen = draws(job, job.policy, settings.seed, most)
     progress.update(1)
     seconds, processor_seconds = job.clock.wall, job.clock.processor
-    other = evaluation_of(job, job.reference, seed=OTHER_SEED + settings.seed)
-    second = None if job.second_judge is None else second_rewards(job.second_judge, seen, settings.label)
-    points = [_point(job, seen, second, other, n) for n in settings.n]
+    theirs = reference_rewards(job)
+    judge = job.second_judge
+    second = None if judge is None else second_rewards(judge, seen.prompts, seen.responses, settings.label)
+    points = [best_of(n, seen, second, theirs) for n in settings.n]
     for found, n in zip(points, settings.n, strict=True):
         part = n / most
-        found |= {"seconds": processor_seconds * part, "wall_seconds": seconds * part, "drawn": n, "judged": n}
+        costs = {"seconds": processor_seconds * part, "wall_seconds": seconds * part, "drawn": n, "judged": n}
+        found |= costs | {"seed": settings.seed}
     progress.update(2)
     return Trained(points=points)
 
 
-def _point(job: Job, seen: Evaluation, second: np.ndarray | None, other: Evaluation, n: int) -> dict[str, Any]:
-    rewards = np.reshape(seen.rewards, (len(seen.queries), -1))
+def best_of(n: int, seen: Draws, second: np.ndarray | None, theirs: np.ndarray) -> dict[str, Any]:
+    """What is expected of the response with the best reward among n.
+
+    Args:
+        n: responses to choose from, at most the K that were drawn.
+        seen: K responses to each of N prompts.
+        second: rewards by the judge that only measures, (N, K), if there is one.
+        theirs: rewards of the reference's responses to the same prompts, (N, K').
+    """
+    rewards = seen.rewards
     order = rewards.argsort(axis=1, kind="stable")
     weights = np.asarray(best_weights(rewards.shape[1], n))
 
     def of_best(values: np.ndarray) -> Interval:
-        """What is expected of the response with the best reward among n; values (N, K)."""
         return Interval.bootstrap((np.take_along_axis(values, order, axis=1) * weights).sum(axis=1))
 
-    theirs = np.reshape(other.rewards, (len(seen.queries), -1))
-    wins = (rewards[:, :, None] > theirs[:, None, :]).mean(axis=2)
-    found = {
-        "method": "best-of-n",
-        "setting": f"n = {n}",
-        "seed": job.settings.seed,
-        "prompts": len(seen.queries),
-        "responses": len(seen.responses),
-        **columns("reward", of_best(rewards)),
-        **columns("probability", of_best(probability(rewards))),
-    }
-    if second is not None:
-        measured = second.reshape(rewards.shape)
-        found |= columns("second_reward", of_best(measured))
-        found |= columns("second_probability", of_best(probability(measured)))
     bound = float(kl_bound(n))
-    found |= columns("kl", Interval(bound, bound, bound)) | columns("win_rate", of_best(wins))
-    chosen = rewards[:, :n].argmax(axis=1)  # one answer to each prompt, from its first n responses
-    rows = [place * rewards.shape[1] + best for place, best in enumerate(chosen)]
-    ids = job.tokenizer([seen.responses[row] for row in rows]).input_ids
-    found |= {"distinct_2": distinct_n(ids, 2), "length": float(np.mean([len(row) for row in ids]))}
-    return found | {"texts": _texts(seen, second, rows)}
+    expected = {"reward": rewards, "probability": probability(rewards), "win_rate": wins(rewards, theirs)}
+    if second is not None:
+        expected |= {"second_reward": second, "second_probability": probability(second)}
+    found = {"method": "best-of-n", "setting": f"n = {n}", "prompts": len(rewards), "responses": rewards.size}
+    found |= columns("kl", Interval(bound, bound, bound))
+    for name, values in expected.items():
+        found |= columns(name, of_best(values))
+    # one answer to each prompt, from its first n responses
+    rows = [place * rewards.shape[1] + best for place, best in enumerate(rewards[:, :n].argmax(axis=1).tolist())]
+    answers = [seen.tokens[row] for row in rows]
+    found |= {"distinct_2": distinct_n(answers, 2), "length": float(np.mean([len(answer) for answer in answers]))}
+    return found | {"texts": [_text(seen, second, place, rows[place]) for place in shown_places(len(rows))]}
 
 
-def _texts(seen: Evaluation, second: np.ndarray | None, rows: list[int], count: int = 6) -> list[dict[str, Any]]:
-    places = np.linspace(0, len(rows) - 1, count + 2).round().astype(int)[1:-1]
-    return [
-        {
-            "prompt": seen.queries[place],
-            "response": seen.responses[rows[place]],
-            "reward": round(seen.rewards[rows[place]], 3),
-            "second_reward": None if second is None else round(float(second[rows[place]]), 3),
-            "kl": None,
-        }
-        for place in places
-    ]
+def _text(seen: Draws, second: np.ndarray | None, place: int, row: int) -> dict[str, Any]:
+    return {
+        "prompt": seen.prompts[place],
+        "response": seen.responses[row],
+        "reward": round(float(seen.rewards.ravel()[row]), 3),
+        "second_reward": None if second is None else round(float(second.ravel()[row]), 3),
+        "kl": None,
+    }
