@@ -28,10 +28,11 @@ from course_helpers.exercises.shown import Shown
 from course_helpers.exercises.values import reals
 from course_helpers.ppo import AdaptiveKLController, losses
 from course_helpers.ppo.rollout import until_end
-from tests.wrong_answers import lesson_01, lesson_02, lesson_03, lesson_04, lesson_05
+from tests.wrong_answers import lesson_01, lesson_02, lesson_03, lesson_04, lesson_05, lesson_06
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[0-9]*.ipynb"))
-BANK = [answer for lesson in (lesson_01, lesson_02, lesson_03, lesson_04, lesson_05) for answer in lesson.ANSWERS]
+LESSONS = (lesson_01, lesson_02, lesson_03, lesson_04, lesson_05, lesson_06)
+BANK = [answer for lesson in LESSONS for answer in lesson.ANSWERS]
 EVERY = pytest.mark.parametrize("number", list(all_exercises()))
 
 
@@ -76,7 +77,7 @@ def run(stub):
 def test_at_least_six_a_lesson_in_order():
     numbers = [tuple(map(int, number.split("."))) for number in all_exercises()]
     assert numbers == sorted(numbers)
-    for lesson in (1, 2, 3, 4, 5):
+    for lesson in (1, 2, 3, 4, 5, 6):
         places = [place for which, place in numbers if which == lesson]
         assert places == list(range(1, len(places) + 1))
         assert len(places) >= 6
@@ -763,3 +764,94 @@ def test_labels_are_the_response_as_the_rollout_ends_it():
         labels = solution("5.5")(row, 3, 0)
         assert torch.equal(labels[labels != -100], until_end(row[3:], 0))
         assert (labels[:3] == -100).all()
+
+
+def test_lesson_06_agrees_with_toy_and_the_slope_of_the_frontier_is_beta():
+    generator = torch.Generator().manual_seed(0)
+    for beta in (0.2, 0.7, 2.0):
+        theta, r = torch.randn(2, 6, generator=generator, dtype=torch.float64)
+        pi_ref = theta.softmax(0)
+        pi = toy.optimal_policy(pi_ref, r, beta)
+        points = [solution("6.1")(pi_ref, r, price) for price in (beta - 1e-5, beta, beta + 1e-5)]
+        assert torch.allclose(torch.stack(points[1]), torch.stack([toy.expectation(pi, r), toy.kl(pi, pi_ref)]))
+        (low, least), _, (high, most) = points
+        assert math.isclose((high - low) / (most - least), beta, rel_tol=1e-4)
+        other = (theta + torch.randn(6, generator=generator, dtype=torch.float64)).softmax(0)
+        assert toy.objective(other, pi_ref, r, beta) < points[1][0] - beta * points[1][1]
+
+
+def test_what_pareto_keeps_is_what_nothing_beats():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        points = rng.integers(4, size=(7, 2)).astype(float)  # many ties
+        kept = solution("6.3")(*torch.tensor(points).T)
+        for (reward, kl), keep in zip(points, kept, strict=True):
+            beaten = [(y >= reward and x <= kl) and (y, x) != (reward, kl) for y, x in points]
+            assert bool(keep) != any(beaten)
+    pi_ref, r = torch.tensor(rng.dirichlet(np.ones(5))), torch.tensor(rng.normal(size=5))
+    curve = torch.stack([torch.stack(solution("6.1")(pi_ref, r, beta)) for beta in (0.1, 0.3, 1.0, 3.0, 10.0)])
+    assert solution("6.3")(*curve.T).all()
+
+
+def test_group_advantages_are_those_of_the_reward_that_trl_adds_up():
+    """Rows sum to 0, a shift of a prompt's rewards changes nothing, and their standard deviation is nearly 1."""
+    rewards = torch.randn(5, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    advantages = solution("6.2")(rewards)
+    assert torch.allclose(advantages.sum(1), torch.zeros(5, dtype=torch.float64))
+    assert torch.allclose(solution("6.2")(rewards + torch.arange(5.0)[:, None]), advantages)
+    assert torch.allclose(advantages.std(1), torch.ones(5, dtype=torch.float64), atol=1e-3)
+
+
+def test_best_of_n_agrees_with_every_way_to_draw():
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 3, 4):
+        pi_ref, r = torch.tensor(rng.dirichlet(np.ones(4))), torch.tensor(rng.normal(size=4))
+        expected = torch.zeros(4, dtype=torch.float64)
+        for drawn in itertools.product(range(4), repeat=n):
+            expected[max(drawn, key=lambda y: r[y])] += pi_ref[list(drawn)].prod()
+        found = solution("6.4")(pi_ref, r, n)
+        assert torch.allclose(found, expected)
+        assert toy.kl(found, pi_ref) <= solution("6.5")(n) + 1e-12
+        values = torch.tensor(rng.normal(size=(7, 2)))
+        kept = [max(chosen)[1] for chosen in itertools.combinations(values.tolist(), n)]
+        assert math.isclose(solution("6.6")(*values.T, n), np.mean(kept))
+        second, mean = torch.tensor(rng.normal(size=4)), torch.zeros((), dtype=torch.float64)
+        for drawn in map(list, itertools.product(range(4), repeat=5)):  # over all batches of five draws: no bias
+            mean += pi_ref[drawn].prod() * solution("6.6")(r[drawn], second[drawn], n)
+        assert torch.isclose(mean, (found * second).sum())
+    edges = torch.linspace(0, 1, 100_001, dtype=torch.float64) ** 8  # many equally likely responses reach the bound
+    p = edges.diff()
+    assert math.isclose((p * (p * len(p)).log()).sum(), solution("6.5")(8), abs_tol=1e-3)
+
+
+def test_lesson_06_agrees_with_the_frontier():
+    best = pytest.importorskip("course_helpers.frontier.best_of_n")
+    generator = torch.Generator().manual_seed(0)
+    for n in (1, 2, 5, 8):
+        theta, r = torch.randn(2, 8, generator=generator, dtype=torch.float64)
+        assert math.isclose(solution("6.5")(n), float(best.kl_bound(n)), abs_tol=1e-12)
+        assert torch.allclose(solution("6.4")(theta.softmax(0), r, n), best.distribution(theta.softmax(0), r, n))
+        measured = torch.randn(8, generator=generator, dtype=torch.float64)
+        assert math.isclose(solution("6.6")(r, measured, n), float(best.expected_best(r, n, measured)))
+
+
+def test_paired_intervals_hold_the_truth_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    easy = 3 * rng.normal(size=(2000, 200))  # what both policies owe to the prompt
+    ours, theirs = 0.1 + easy + rng.normal(size=easy.shape), easy + rng.normal(size=easy.shape)
+    held = 0
+    for one, other in zip(torch.tensor(ours), torch.tensor(theirs), strict=True):
+        mean, half = solution("6.7")(one, other)
+        held += abs(mean - 0.1) <= half
+    assert 0.935 <= held / 2000 <= 0.965
+    interval = evaluate.Interval.of((ours[0] - theirs[0])[:, None])
+    assert math.isclose(solution("6.7")(torch.tensor(ours[0]), torch.tensor(theirs[0]))[1], interval.half, rel_tol=1e-4)
+
+
+def test_the_turning_point_is_where_the_fitted_curve_is_highest():
+    kl = torch.linspace(0.5, 60.0, 9, dtype=torch.float64)
+    for a, b in ((1.0, 0.4), (2.0, 1.5), (0.8, 0.25)):
+        d = kl.sqrt()
+        found = solution("6.8")(kl, d * (a - b * d.log()))
+        grid = torch.linspace(0.01, 20.0, 400_000, dtype=torch.float64)
+        assert math.isclose(found, grid[(grid * (a - b * grid.log())).argmax()] ** 2, rel_tol=1e-3)

@@ -71,7 +71,8 @@ both, high, low, not, sum, mean, minus, which, why, and, four, left, unseen, exc
 pushes, difference, two policies, estimate, extend, update, what they learn from, which weights they may move, the
 likelier one first, every reward set to 1, raise the temperature, evaluate with people, decoding microscope, 0, Decide
 on a taste first, Did the chosen responses become more likely?, Prompts, a token, above ln 2, both fall, change, fewer
-letters, first, from disk, new, openings, pairs, rows, the policy is the reference, your own
+letters, first, from disk, new, openings, pairs, rows, the policy is the reference, your own, at equal KL, equal KL,
+exchange rate, road, data, model, reversed, measured, table of points, queries, every
 """
 EMPHASIS = {" ".join(words.split()) for words in EMPHASIS.split(",")}
 EMPHASIS |= {"sample, reward, step", "Until you have answered all thirty, a stand-in chooses"}  # these have commas

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import statistics
 from collections import Counter
 from html.parser import HTMLParser
 
@@ -31,7 +32,7 @@ from course_helpers.quizzes import (
 )
 from course_helpers.translation import _, language
 
-SIZES = {"00": 5, "01": 10, "02": 10, "03": 10, "04": 11, "05": 11, "dpo": 12, "ppo": 12}
+SIZES = {"00": 5, "01": 10, "02": 10, "03": 10, "04": 11, "05": 11, "06": 11, "dpo": 12, "ppo": 12}
 QUIZZES = [load_quiz(name) for name in quiz_names()]
 QUESTIONS = [(quiz.id, question) for quiz in QUIZZES for question in quiz.questions]
 CHOICES = [question for _quiz, question in QUESTIONS if type(question) is ChoiceQuestion]
@@ -142,6 +143,7 @@ def kl(p, q, log=math.log):
 
 NEW, REF = (0.5, 0.5), (0.25, 0.75)
 KEPT = 0.9 * 0.8 + 0.1 * 0.2  # swapped-labels: wins that stay wins, and losses that become wins
+GROUP = (2, 1, 1, 0)  # advantage-in-a-group: rewards
 # Each question's answer, and the number each slip leads to, in the order of the file.
 WORKED_OUT = {
     "lora-count": lambda: (4 * (64 + 128), 64 * 128, 64 + 128, 64 * 4, 4 * 128, 4 * 64 * 128),
@@ -199,6 +201,23 @@ WORKED_OUT = {
         -61 - (-0.4) * 0.1,
         -61 + (-0.4),
         -61,
+    ),
+    "slope-of-the-frontier": lambda: (0.06 / 0.3, 0.3 / 0.06, 0.06, 0.06 * 0.3, 1.36 / 2.3),
+    "advantage-in-a-group": lambda: (
+        (2 - 1) / statistics.stdev(GROUP),
+        2 - 1,
+        (2 - 1) / statistics.pstdev(GROUP),
+        (2 - 1) / statistics.variance(GROUP),
+        2 - statistics.mean(GROUP[1:]),
+        2 / statistics.stdev(GROUP),
+    ),
+    "n-for-ten-nats": lambda: (math.e**11, math.e**10, math.e**9, 2**11, 11),
+    "where-the-fit-turns": lambda: (
+        math.exp(1.5 / 0.6 - 1) ** 2,
+        math.exp(1.5 / 0.6 - 1),
+        math.exp(1.5 / 0.6) ** 2,
+        math.exp(1.5 / 0.6),
+        (1.5 / (2 * 0.6)) ** 2,
     ),
     "entropy": lambda: (
         -sum(p * math.log(p) for p in (0.5, 0.25, 0.25)),
@@ -282,6 +301,56 @@ def test_numbers_in_explanations_of_dpo_hold():
     assert [round(mean_loss(m), 2) for m in (0, 0.8, 2)] == [0.69, 0.62, 0.75]
     assert (round(1.2 / 0.05), round(2.0 / 0.5)) == (24, 4)  # margins-of-two-betas
     assert round(100 * 20 / 30) == 67  # thirty-choices
+
+
+def test_numbers_in_explanations_of_the_frontier_hold():
+    def bound(n):
+        return math.log(n) - (n - 1) / n
+
+    assert math.isclose((2.4 - 2.0) / (9 - 4), 0.08)  # reading-the-plane: the β at which A and C have the same J
+    assert round(statistics.variance(GROUP), 2) == 0.67
+    assert round(statistics.stdev(GROUP), 3) == 0.816
+    assert abs(bound(59_874) - 10) < 1e-3  # n-for-ten-nats
+    assert round(bound(16), 2) == 1.84  # paid-at-every-answer
+    assert round(bound(2), 2) == 0.19  # limit-of-preferred-ft
+    assert round(math.hypot(0.2, 0.2), 2) == 0.28  # run-or-method
+    gains = {kl: math.sqrt(kl) * (1.5 - 0.6 * math.log(kl) / 2) for kl in (18, 20.1, 22, math.exp(5))}
+    assert max(gains, key=gains.get) == 20.1  # where-the-fit-turns
+    assert abs(gains[math.exp(5)]) < 1e-9
+
+
+def test_imitating_the_chosen_one_of_two_is_best_of_two():
+    """limit-of-preferred-ft: by enumerating all pairs of draws; no probability more than doubles."""
+    pi_ref, r = (0.1, 0.4, 0.3, 0.2), (2.0, -1.0, 0.5, 1.0)
+    chosen = [0.0] * 4
+    for i, j in itertools.product(range(4), repeat=2):
+        chosen[i if r[i] >= r[j] else j] += pi_ref[i] * pi_ref[j]
+    at_most = [sum(p for p, x in zip(pi_ref, r, strict=True) if x <= y) for y in r]
+    best = [f**2 - (f - p) ** 2 for f, p in zip(at_most, pi_ref, strict=True)]
+    assert chosen == pytest.approx(best)
+    assert max(c / p for c, p in zip(chosen, pi_ref, strict=True)) <= 2
+    assert kl(chosen, pi_ref) <= math.log(2) - 0.5
+
+
+def test_dividing_reward_and_price_moves_no_optimum():
+    """groups-of-grpo: r/σ at the price β has the best policy of r at βσ."""
+    pi_ref, r, beta, sigma = (0.2, 0.5, 0.3), (1.0, -0.4, 2.0), 0.3, 0.7
+
+    def best(rewards, price):
+        weights = [p * math.exp(x / price) for p, x in zip(pi_ref, rewards, strict=True)]
+        return [w / sum(weights) for w in weights]
+
+    assert best([x / sigma for x in r], beta) == pytest.approx(best(r, beta * sigma))
+
+
+def test_the_mean_of_the_gradients_of_two_halves_is_that_of_the_whole():
+    """step-on-two-processes."""
+    theta, x = torch.tensor([0.3, -1.0], dtype=torch.float64), torch.arange(12.0, dtype=torch.float64).reshape(6, 2)
+
+    def gradient(rows):
+        return torch.func.grad(lambda t: -torch.nn.functional.logsigmoid(rows @ t).mean())(theta)
+
+    torch.testing.assert_close((gradient(x[:3]) + gradient(x[3:])) / 2, gradient(x))
 
 
 def test_the_derivation_of_the_optimum_holds():

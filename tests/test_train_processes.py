@@ -1,24 +1,37 @@
 """Several processes are one, a killed run is a whole one, and a launcher that starts too few is found out."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
-from course_helpers.runs import processes
+from course_helpers.models import load_judge
+from course_helpers.runs import data, processes, settings
 from tests import train_runs
 
 CLOSE = 1e-6  # float32: sums of two halves, rounded in another order
 
 
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory, small):
+    """Four whole batches of pairs: of a smaller last one, two processes could not take like shares."""
+    made = settings.DPOSettings(openings=10, max_new_tokens=6, pair_draws=1)
+    rows = data.preference_pairs(made, *small, load_judge("small", "cpu")).rows
+    path = tmp_path_factory.mktemp("pairs") / "pairs.jsonl"
+    rows.select(range(32)).to_json(path)
+    return path
+
+
 @pytest.fixture(scope="module", params=["ppo", "dpo"])
-def both(request, tmp_path_factory):
+def both(request, tmp_path_factory, pairs):
     """The same run by one process and by two."""
-    folders = []
+    folders, own = [], {"pairs": pairs} if request.param == "dpo" else {}
     for count in (1, 2):
         folder = tmp_path_factory.mktemp("runs") / f"{request.param}-{count}"
         # Adam's first updates have the size of the learning rate whatever the gradient's, so they make weights of
         # rounding where a gradient is next to nothing: a small rate keeps that below the tolerance.
-        done = train_runs.run(request.param, folder, count, learning_rate=1e-5, processes=count)
+        done = train_runs.run(request.param, folder, count, learning_rate=5e-6, processes=count, **own)
         assert done.returncode == 0, done.stderr[-3000:]
         folders.append(folder)
     return folders
@@ -38,11 +51,13 @@ def test_two_processes_log_the_numbers_of_one(both):
 def test_two_processes_learn_the_weights_of_one(both):
     one, two = (train_runs.weights(folder) for folder in both)
     assert one.keys() == two.keys()
-    moved = 0.0
     for name, value in one.items():
         np.testing.assert_allclose(two[name], value, rtol=0, atol=CLOSE, err_msg=name)
-        moved = max(moved, value.abs().max().item() if "lora_B" in name else 0.0)
-    assert moved > 1e-5  # B starts at 0
+    moved, apart = 0.0, 0.0  # B starts at 0, so it is what was learned
+    for name in filter(lambda name: "lora_B" in name, one):
+        moved, apart = moved + one[name].square().sum(), apart + (one[name] - two[name]).square().sum()
+    assert moved.sqrt() > 1e-3
+    assert (apart / moved).sqrt() < 1e-3
 
 
 @pytest.mark.parametrize("method", ["ppo", "dpo", "grpo", "preferred-ft"])
@@ -80,3 +95,24 @@ def test_a_batch_must_be_shared_evenly():
     assert processes.share(12, "batch_size", 3) == 4
     with pytest.raises(ValueError, match="3 processes cannot share batch_size=10 evenly: choose a multiple, such as 9"):
         processes.share(10, "batch_size", 3)
+
+
+def test_a_journey_is_measured_packed_and_travelled(tmp_path, small):
+    """Adapters kept on the way, and the trained one as the last stop; the first is π_ref."""
+    from course_helpers.runs.journey import measure_journey
+    from course_helpers.time_travel import Journey, Traveller, pack
+
+    done = train_runs.run("ppo", tmp_path / "run", keep_steps="[0,2]", second_judge="second")
+    assert done.returncode == 0, done.stderr[-3000:]
+    measure_journey(tmp_path / "run")
+    journey = Journey.load(pack(tmp_path / "run", tmp_path / "journey.safetensors", bits=32))
+    assert list(journey.steps) == [0, 2, 5]
+    assert journey.stops[0].kl == pytest.approx(0, abs=1e-6)
+    final = json.loads((tmp_path / "run" / "evaluation.json").read_text())["points"][0]
+    assert journey.stops[-1].reward == pytest.approx(final["reward"], abs=1e-6)
+    assert journey.stops[-1].kl == pytest.approx(final["kl"], abs=1e-6)
+    policy, tokenizer = small
+    start = Traveller(policy).move(journey, 0)
+    ids = torch.tensor([tokenizer("The film").input_ids])
+    with torch.no_grad():
+        assert torch.equal(start(input_ids=ids).logits, policy(input_ids=ids).logits)

@@ -68,7 +68,8 @@ class Point:
         win_rate_high: see above.
         distinct_2: different pairs of neighbouring tokens over all such pairs.
         length: mean tokens of a response.
-        seconds: wall clock of the training with all that it draws; of best-of-n, of drawing what is measured.
+        seconds: of the processor, all threads together, for the training with all that it draws; on a GPU on the wall.
+            Of best-of-n: for drawing what is measured.
         memory_gb: the most memory held, in gigabytes.
         drawn: responses sampled in training; of best-of-n, for each answer that is given.
         judged: texts the judge that trains has looked at in training.

@@ -168,9 +168,16 @@ def _as_ids(job: Job, rows: Dataset) -> Dataset:
 
 
 def _pairs(job: Job) -> Pairs:
+    """The run's pairs; several processes leave the last, smaller batch out, of which not all would get a like share."""
     settings: PairSettings = job.settings
     judge = None if settings.pairs is not None else job.judge
-    return preference_pairs(settings, job.policy, job.tokenizer, judge)
+    pairs = preference_pairs(settings, job.policy, job.tokenizer, judge)
+    if job.processes == 1:
+        return pairs
+    whole = len(pairs.rows) // settings.batch_size * settings.batch_size
+    if whole == 0:
+        raise ValueError(f"{len(pairs.rows)} pairs are less than one batch_size={settings.batch_size}: lower it.")
+    return pairs._replace(rows=pairs.rows.select(range(whole)))
 
 
 def _lora(job: Job) -> Any:

@@ -9,6 +9,8 @@
 - `BetaExplorer`: the optimal policy from the reference (high β) to the best response (low β), on the reward-KL curve;
 - `BradleyTerry`: the probability of a preference, in which whatever depends on the query alone cancels;
 - `PreferenceLosses`: loss and gradient weight against the margin: sigmoid, IPO, hinge;
+- `FrontierPlot`: what each method reached in reward and KL, and the numbers, texts and command behind every point;
+- `TimeTravel`: a slider through a training: its curves, the next token, and what the policy of each step writes;
 - `PreferenceLabeller`: the learner's own choices between two responses, kept after each;
 - `Quiz`: questions that explain every answer;
 - `GlossaryPanel`: each term of the course, found as one types.
@@ -16,6 +18,7 @@
 
 from course_helpers.widgets.beta_explorer import BetaExplorer
 from course_helpers.widgets.bradley_terry import BradleyTerry
+from course_helpers.widgets.frontier_plot import FrontierPlot
 from course_helpers.widgets.glossary_panel import GlossaryPanel
 from course_helpers.widgets.microscope import DecodingMicroscope
 from course_helpers.widgets.policy_steps import PolicySteps
@@ -25,12 +28,14 @@ from course_helpers.widgets.quiz import Quiz
 from course_helpers.widgets.ratio_clip import RatioClip
 from course_helpers.widgets.reward_sliders import RewardSliders
 from course_helpers.widgets.sampling_explorer import SamplingExplorer
+from course_helpers.widgets.time_travel_panel import TimeTravel
 from course_helpers.widgets.write_it_yourself import WriteItYourself
 
 __all__ = [
     "BetaExplorer",
     "BradleyTerry",
     "DecodingMicroscope",
+    "FrontierPlot",
     "GlossaryPanel",
     "PolicySteps",
     "PreferenceLabeller",
@@ -39,5 +44,6 @@ __all__ = [
     "RatioClip",
     "RewardSliders",
     "SamplingExplorer",
+    "TimeTravel",
     "WriteItYourself",
 ]
