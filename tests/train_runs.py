@@ -18,10 +18,9 @@ LITTLE = {
     "sample_every": 0, "lora_rank": 4, "batch_size": 8,
 }  # fmt: skip
 METHODS = {
-    "ppo": {"steps": 5, "mini_batch_size": 4, "save_every": 2},
+    "ppo": {"steps": 6, "mini_batch_size": 4, "save_every": 2},
     "dpo": {"pair_draws": 1, "save_every": 2},
-    "grpo": {"steps": 5, "group": 4, "save_every": 2},
-    "preferred-ft": {"pair_draws": 1, "save_every": 2},
+    "grpo": {"steps": 6, "group": 4, "save_every": 2},
 }
 
 

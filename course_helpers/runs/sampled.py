@@ -74,14 +74,14 @@ def best_of(n: int, seen: Draws, second: np.ndarray | None, theirs: np.ndarray) 
     rows = [place * rewards.shape[1] + best for place, best in enumerate(rewards[:, :n].argmax(axis=1).tolist())]
     answers = [seen.tokens[row] for row in rows]
     found |= {"distinct_2": distinct_n(answers, 2), "length": float(np.mean([len(answer) for answer in answers]))}
-    return found | {"texts": [_text(seen, second, place, rows[place]) for place in shown_places(len(rows))]}
+    return found | {"texts": [_text(seen, second, place, rows[place], bound) for place in shown_places(len(rows))]}
 
 
-def _text(seen: Draws, second: np.ndarray | None, place: int, row: int) -> dict[str, Any]:
+def _text(seen: Draws, second: np.ndarray | None, place: int, row: int, kl: float) -> dict[str, Any]:
     return {
         "prompt": seen.prompts[place],
         "response": seen.responses[row],
         "reward": round(float(seen.rewards.ravel()[row]), 3),
         "second_reward": None if second is None else round(float(second.ravel()[row]), 3),
-        "kl": None,
+        "kl": round(kl, 3),
     }
