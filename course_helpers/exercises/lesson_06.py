@@ -329,7 +329,7 @@ PARETO = Exercise(
     ),
     hints=(
         N_("For one point: go through all others and ask whether one of them beats it. It is kept if none does."),
-        N_("Beats: reward `>=`, KL `<=`, and (reward `>` or KL `<`). `any` asks it of all points."),
+        N_("Beats: reward ≥, KL ≤, and one of the two not equal. `any` asks it of all points."),
         N_("Without a loop: `reward[None, :] >= reward[:, None]` compares every point with every other, (P, P)."),
     ),
 )
