@@ -46,7 +46,7 @@ def share(total: int, name: str, processes: int) -> int:
     if total % processes:
         near = max(total // processes, 1) * processes
         raise ValueError(
-            f"{name} {total} cannot be shared by {processes} processes: choose a multiple, such as {near}."
+            f"{processes} processes cannot share {name}={total} evenly: choose a multiple, such as {near}."
         )
     return total // processes
 
