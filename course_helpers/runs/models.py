@@ -5,11 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from peft import LoraConfig
 from transformers import PreTrainedModel
 
 from course_helpers.dpo.saving import load_adapter, save_adapter, save_policy
+from course_helpers.dpo.training import lora_config
 from course_helpers.models import load_policy
 from course_helpers.runs.job import Job
+
+
+def lora(job: Job) -> LoraConfig | None:
+    """The adapter that is trained; None where every weight is."""
+    rank = job.settings.lora_rank
+    return lora_config(job.policy, rank) if rank else None
 
 
 def save_model(job: Job, model: Any, folder: Path, trainer: Any = None) -> None:

@@ -15,14 +15,14 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PrinterCallback, Trainer
 from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
-from course_helpers.dpo.training import dpo_config, dpo_trainer, lora_config, machine_settings, quiet, sft_trainer
+from course_helpers.dpo.training import dpo_config, dpo_trainer, machine_settings, quiet, sft_trainer
 from course_helpers.memory import keep_freed_memory
 from course_helpers.models import locate
 from course_helpers.preferences import judged_pairs
 from course_helpers.runs.callbacks import Notes, newest_checkpoint
 from course_helpers.runs.data import Pairs, preference_pairs, texts_to_imitate, unseen_prompts
 from course_helpers.runs.job import Job, Trained
-from course_helpers.runs.models import save_model
+from course_helpers.runs.models import lora, save_model
 from course_helpers.runs.processes import share, wait
 from course_helpers.runs.settings import (
     DPOSettings,
@@ -54,7 +54,7 @@ def dpo(job: Job) -> Trained:
     )
     names = OF_PAIRS | {"chosen": "logps/chosen", "rejected": "logps/rejected", "learning_rate": "learning_rate"}
     notes = _notes(job, len(pairs.rows), settings.epochs, names, {"loss": "loss", "accuracy": "rewards/accuracies"})
-    trainer = dpo_trainer(job.policy, job.tokenizer, config, pairs.rows, lora=_lora(job), callbacks=[notes])
+    trainer = dpo_trainer(job.policy, job.tokenizer, config, pairs.rows, lora=lora(job), callbacks=[notes])
     return _trained(job, trainer, notes, pairs)
 
 
@@ -72,7 +72,7 @@ def preferred_ft(job: Job) -> Trained:
         batch_size=share(settings.batch_size, "batch_size", job.processes),
         epochs=settings.epochs,
         seed=settings.seed,
-        lora=_lora(job),
+        lora=lora(job),
         **_saving(settings),
     )
     trainer.add_callback(notes)
@@ -92,7 +92,7 @@ def sft(job: Job) -> Trained:
             args=config,
             train_dataset=Dataset.from_dict({"text": texts}),
             processing_class=job.tokenizer,
-            peft_config=_lora(job),
+            peft_config=lora(job),
             callbacks=[notes],
         )
     trainer.remove_callback(PrinterCallback)
@@ -178,11 +178,6 @@ def _pairs(job: Job) -> Pairs:
     if whole == 0:
         raise ValueError(f"{len(pairs.rows)} pairs are less than one batch_size={settings.batch_size}: lower it.")
     return pairs._replace(rows=pairs.rows.select(range(whole)))
-
-
-def _lora(job: Job) -> Any:
-    rank = job.settings.lora_rank
-    return lora_config(job.policy, rank) if rank else None
 
 
 def _saving(settings: Settings) -> dict[str, Any]:

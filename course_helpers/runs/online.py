@@ -14,7 +14,7 @@ from transformers import PrinterCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from course_helpers.dpo.saving import save_adapter
-from course_helpers.dpo.training import lora_config, machine_settings, quiet
+from course_helpers.dpo.training import machine_settings, quiet
 from course_helpers.memory import keep_freed_memory
 from course_helpers.models import log_odds
 from course_helpers.onednn import OneDNNProducts, onednn_is_faster
@@ -22,7 +22,7 @@ from course_helpers.ppo import AutoModelForCausalLMWithValueHead, PPOConfig, PPO
 from course_helpers.runs.callbacks import Notes, newest_checkpoint
 from course_helpers.runs.data import train_prompts
 from course_helpers.runs.job import Job, Trained
-from course_helpers.runs.models import save_model
+from course_helpers.runs.models import lora, save_model
 from course_helpers.runs.processes import share, wait
 from course_helpers.runs.settings import GRPOSettings, PPOSettings
 
@@ -83,9 +83,8 @@ def ppo_trainer(job: Job) -> PPOTrainer:
     """The trainer for a job's settings; its batch sizes are each process's share."""
     settings: PPOSettings = job.settings
     reference = None if settings.lora_rank else job.reference
-    lora = lora_config(job.policy, settings.lora_rank) if settings.lora_rank else None
     set_seed(settings.seed)  # rules the fresh adapter and value head
-    model = AutoModelForCausalLMWithValueHead.from_pretrained(job.policy, peft_config=lora)
+    model = AutoModelForCausalLMWithValueHead.from_pretrained(job.policy, peft_config=lora(job))
     config = PPOConfig(
         exp_name="ppo",
         seed=settings.seed,
@@ -188,7 +187,6 @@ def grpo(job: Job) -> Trained:
     def reward(prompts: list[str], completions: list[str], **others: Any) -> list[float]:
         return log_odds(job.judge, [x + y for x, y in zip(prompts, completions, strict=True)], settings.label)
 
-    lora = lora_config(job.policy, settings.lora_rank) if settings.lora_rank else None
     names = {"reward": "reward", "kl": "kl", "loss": "loss", "entropy": "entropy", "length": "completions/mean_length"}
     notes = Notes(job, settings.steps, names, shown={"reward": "reward", "KL a token": "kl"})
     with quiet():
@@ -199,7 +197,7 @@ def grpo(job: Job) -> Trained:
             train_dataset=Dataset.from_dict({"prompt": train_prompts(settings, job.tokenizer)}),
             processing_class=job.tokenizer,
             callbacks=[notes],
-            peft_config=lora,
+            peft_config=lora(job),
         )
     trainer.remove_callback(PrinterCallback)
     notes.begin(trainer)
