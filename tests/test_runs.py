@@ -115,6 +115,16 @@ def test_a_bad_file_is_named(tmp_path, content, words):
         settings.make("dpo", file)
 
 
+def test_the_courses_settings_are_found_from_any_folder(tmp_path, monkeypatch):
+    here = settings.make("dpo", CONFIGS / "small" / "dpo.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert settings.make("dpo", "configs/small/dpo.yaml") == here
+    own = tmp_path / "configs" / "small" / "dpo.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("beta: 0.25\n")  # what stands here comes first
+    assert settings.make("dpo", "configs/small/dpo.yaml").beta == 0.25
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no file"):
         settings.make("dpo", tmp_path / "none.yaml")

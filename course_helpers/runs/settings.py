@@ -16,6 +16,8 @@ import yaml
 
 from course_helpers.checks import check_beta, check_whole, is_finite, require
 
+COURSE = Path(__file__).parents[2]  # the folder that holds configs/
+
 
 def setting(default: Any, meaning: str) -> Any:
     """A field with its explanation, which ``--help`` prints."""
@@ -201,7 +203,8 @@ def make(method: str, config: str | Path | None = None, changes: Mapping[str, An
 
     Args:
         method: a name in `METHODS`.
-        config: a YAML file of settings; if it names a method, it must be this one.
+        config: a YAML file of settings, looked for from here and then from the course's own folder; if it names a
+            method, it must be this one.
         changes: settings by name, or texts ``key=value`` with the value in YAML.
 
     Raises:
@@ -223,10 +226,11 @@ def make(method: str, config: str | Path | None = None, changes: Mapping[str, An
 
 
 def _read(path: Path, method: str) -> dict[str, Any]:
-    if not path.is_file():
+    found = next((place for place in (path, COURSE / path) if place.is_file()), None)
+    if found is None:
         raise FileNotFoundError(f"there is no file {str(path)!r}; settings that come with the course are in configs/.")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(found.read_text(encoding="utf-8")) or {}
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}" if where else "some line"
