@@ -1,4 +1,4 @@
-"""Prompts: openings of reviews, and the length at which each is cut."""
+"""Prompts: openings of reviews and the length at which each is cut, and questions that are to be answered."""
 
 from __future__ import annotations
 
@@ -58,3 +58,14 @@ def load_prompts(name: str | Path = "small", minimum_characters: int = 200) -> l
         raise ValueError(f"{place} has the columns {rows.column_names}; expected one called 'text'")
     texts = rows.shuffle(seed=0)["text"]  # the Hub's rows stand in order of their label
     return [text.replace("<br />", "\n") for text in texts if len(text) > minimum_characters]
+
+
+def question_prompt(context: str | None, question: str) -> str:
+    """X of a question: the review if there is one, the question, and the word after which the answer stands.
+
+    Args:
+        context: the review that the question is about, or None.
+        question: what is asked.
+    """
+    review = f"Review: {context}\n" if context else ""
+    return f"{review}Question: {question}\nAnswer:"
