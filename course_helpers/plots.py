@@ -6,21 +6,29 @@ Every function draws into the axes it is given, or makes its own, and returns th
 
 from __future__ import annotations
 
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
+from course_helpers.checks import is_finite
+from course_helpers.frontier.table import t_quantile
 from course_helpers.tokens import visible
-from course_helpers.translation import _
+from course_helpers.translation import N_, _
 
 # Okabe and Ito, 2008, "Color Universal Design": told apart in every common form of colour blindness
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6E6E6E"
 COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, GREY)
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))  # so that the lines differ in print, too
 WIDTH, HEIGHT = 7.0, 3.2  # inches: readable at the width of a notebook
+# What lesson 07 measures, and when: known here so that figures can say it in the language of the moment.
+LAB_MEASURES = (N_("skill"), N_("knowledge"))
+LAB_STAGES = (N_("before"), N_("after knowledge"), N_("skills without replay"), N_("skills with replay"))
 
 
 def new_axes(xlabel: str, ylabel: str, title: str = "", height: float = HEIGHT) -> Axes:
@@ -329,3 +337,127 @@ def simplex(
     if trails or arrows:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=2, frameon=False)
     return axes
+
+
+class FunnelStage(Protocol):
+    """One stage that examples pass: its name, how many entered, and how many of these were kept."""
+
+    @property
+    def name(self) -> str:
+        """What the stage does, in English where it is one of the course's; it is shown in the chosen language."""
+
+    @property
+    def entered(self) -> int:
+        """How many reached the stage."""
+
+    @property
+    def kept(self) -> int:
+        """How many of them left it."""
+
+
+def plot_funnel(stages: Sequence[FunnelStage], title: str = "", axes: Axes | None = None) -> Axes:
+    """One bar a stage, the first on top: filled what was kept, hatched what was rejected, and both in numbers.
+
+    Args:
+        stages: in the order in which examples passed them, such as `Generated.stages`.
+        title: what the figure shows.
+        axes: where to draw; new axes when None.
+
+    Raises:
+        ValueError: no stages, or one that kept more than entered it.
+    """
+    if not stages:
+        raise ValueError("stages is empty: pass at least one, such as the stages of what a teacher generated.")
+    for stage in stages:
+        if not 0 <= stage.kept <= stage.entered:
+            raise ValueError(f"{stage.name!r} kept {stage.kept} of {stage.entered}; expected from 0 to all of them.")
+    axes = axes or new_axes(_("examples"), "", title, height=1.2 + 0.5 * len(stages))
+    places, entered = np.arange(len(stages)), np.array([stage.entered for stage in stages])
+    kept = np.array([stage.kept for stage in stages])
+    axes.barh(places, kept, 0.62, color=BLUE, label=_("kept"))
+    rejected = {"facecolor": "white", "edgecolor": RED, "hatch": "////", "label": _("rejected")}
+    lost = entered > kept  # a bar of no width would still show its edge
+    if lost.any():
+        axes.barh(places[lost], (entered - kept)[lost], 0.62, left=kept[lost], **rejected)
+    for place, stage in enumerate(stages):
+        words = _("{kept} of {entered}").format(kept=stage.kept, entered=stage.entered)
+        axes.annotate(words, (stage.entered, place), (5, 0), textcoords="offset points", va="center")
+    axes.set_yticks(places, [textwrap.fill(plain(_(stage.name)), 28) for stage in stages])
+    axes.set_xlim(0, 1.3 * max(entered.max(), 1))  # room for the numbers
+    axes.set_ylim(-0.6, len(stages) - 0.4)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return axes
+
+
+def plain(name: str) -> str:
+    """A name as a label in which nothing is read as a formula."""
+    return name.replace("$", r"\$")
+
+
+def plot_forgetting(rows: Sequence[Mapping[str, object]], title: str = "", axes: Axes | None = None) -> Axes:
+    """How many questions a model answers exactly at each stage of its training, one mark a measure.
+
+    A mark is the mean over seeds, small dots are the seeds, and the line is a 95 % interval for both kinds of luck: the
+    seed's, by Student's distribution, and that of the questions, as in `course_helpers.frontier.table.over_seeds`.
+
+    Args:
+        rows: one a stage, measure and seed, with the keys "stage" and "measure" (names, in the order in which they
+            first occur; those of the course in the chosen language), "seed", and "value", "low" and "high": a share
+            from 0 to 1 and its 95 % interval.
+        title: what the figure shows.
+        axes: where to draw; new axes when None.
+
+    Raises:
+        ValueError: no rows, a key that is missing, or numbers that are no share and its interval.
+    """
+    _check_shares(rows)
+    stages, measures = (list(dict.fromkeys(str(row[key]) for row in rows)) for key in ("stage", "measure"))
+    axes = axes or new_axes("", _("exact answers [%]"), title, height=HEIGHT + 0.3)
+    step = 0.5 / len(measures)
+    for k, measure in enumerate(measures):
+        look = {"marker": "osD^vP"[k % 6], "color": COLOURS[k % 6], "capsize": 4, "linestyle": "none"}
+        beside = (k - (len(measures) - 1) / 2) * step
+        places, summaries = [], []
+        for place, stage in enumerate(stages):
+            found = [row for row in rows if (row["stage"], row["measure"]) == (stage, measure)]
+            if not found:
+                continue
+            places.append(place + beside)
+            summaries.append(_over_seeds(found))
+            shares = [100 * float(row["value"]) for row in found]
+            axes.plot([places[-1] + 0.35 * step] * len(found), shares, ".", color=COLOURS[k % 6], alpha=0.7)
+        low, mean, high = 100 * np.array(summaries).T
+        axes.errorbar(places, mean, yerr=[mean - low, high - mean], label=plain(_(measure)), **look)
+    axes.set_xticks(range(len(stages)), [textwrap.fill(plain(_(stage)), 14) for stage in stages])
+    axes.set(ylim=(-4, 104), xlim=(-0.5, len(stages) - 0.5))
+    axes.grid(axis="x", visible=False)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return axes
+
+
+def _check_shares(rows: Sequence[Mapping[str, object]]) -> None:
+    """Complain about the first row that cannot be drawn."""
+    if not rows:
+        raise ValueError("rows is empty: pass one for each stage, measure and seed.")
+    for place, row in enumerate(rows):
+        missing = [key for key in ("stage", "measure", "seed", "value", "low", "high") if key not in row]
+        if missing:
+            raise ValueError(f"rows[{place}] has no {missing[0]!r}; it has {sorted(row)}: add what is missing.")
+        low, value, high = (row[key] for key in ("low", "value", "high"))
+        if not (all(map(is_finite, (low, value, high))) and 0 <= low <= value <= high <= 1):
+            raise ValueError(
+                f"rows[{place}] has low {low!r}, value {value!r} and high {high!r}; expected shares with "
+                "0 <= low <= value <= high <= 1: divide the right answers by all of them."
+            )
+
+
+def _over_seeds(rows: Sequence[Mapping[str, object]]) -> tuple[float, float, float]:
+    """Lower end, mean and upper end over the seeds of one stage and measure, each from 0 to 1."""
+    low, value, high = (np.array([row[key] for row in rows], dtype=float) for key in ("low", "value", "high"))
+    mean, training = value.mean(), 0.0
+    if len(rows) > 1:
+        training = t_quantile(len(rows) - 1) * value.std(ddof=1) / math.sqrt(len(rows))
+    below, above = (value - low).mean(), (high - value).mean()
+    return max(mean - math.hypot(training, below), 0.0), mean, min(mean + math.hypot(training, above), 1.0)

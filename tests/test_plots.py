@@ -1,12 +1,17 @@
 """Figures show the numbers they are given, and their labels cannot be read as formulas."""
 
+import gettext
+import math
+from types import SimpleNamespace
+
 import matplotlib
 import numpy as np
 import pytest
 
 matplotlib.use("Agg")
 
-from course_helpers import plots
+from course_helpers import plots, translation
+from course_helpers.translation import language
 
 
 @pytest.fixture(autouse=True)
@@ -103,3 +108,99 @@ def test_simplex_draws_arrows_and_trails_as_given():
     assert trail.get_xydata() == pytest.approx(plots.on_simplex(way))
     assert [text.get_text() for text in axes.texts] == ["always a", r"always  \$b\$", "always c"]
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {"ascent", "pull"}
+
+
+STAGES = [SimpleNamespace(name=n, entered=e, kept=k) for n, e, k in (("a", 90, 90), ("$b$", 90, 60), ("c", 60, 0))]
+
+
+def test_funnel_shows_what_was_kept_and_hatches_what_was_not():
+    axes = plots.plot_funnel(STAGES, "examples")
+    kept = [bar for bar in axes.patches if not bar.get_hatch()]
+    lost = [bar for bar in axes.patches if bar.get_hatch()]
+    assert [bar.get_width() for bar in kept] == [90, 60, 0]
+    assert [(bar.get_x(), bar.get_width()) for bar in lost] == [(60, 30), (0, 60)]  # none where nothing was lost
+    assert [text.get_text() for text in axes.texts] == ["90 of 90", "60 of 90", "0 of 60"]
+    assert labels(axes) == ["a", r"\$b\$", "c"]
+    middles = [bar.get_y() + bar.get_height() / 2 for bar in kept]
+    pixels = [axes.transData.transform((0, y))[1] for y in middles]
+    assert pixels == sorted(pixels, reverse=True)  # the first stage on top
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["kept", "rejected"]
+
+
+def test_funnel_of_impossible_counts_is_refused():
+    with pytest.raises(ValueError, match="stages is empty"):
+        plots.plot_funnel([])
+    for entered, kept in ((3, 4), (3, -1)):
+        with pytest.raises(ValueError, match=rf"'a' kept {kept} of 3; expected from 0 to all"):
+            plots.plot_funnel([SimpleNamespace(name="a", entered=entered, kept=kept)])
+
+
+def share(stage, measure, seed, value, half=0.0):
+    return {"stage": stage, "measure": measure, "seed": seed, "value": value, "low": value - half, "high": value + half}
+
+
+def drawn_points(axes):
+    """Of each measure: x and y of its marks, and lower and upper ends of their intervals, in percent."""
+    found = {}
+    for container in axes.containers:
+        line, _caps, (bars,) = container
+        ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+        found[container.get_label()] = (np.asarray(line.get_xdata()), np.asarray(line.get_ydata()), ends)
+    return found
+
+
+def test_forgetting_shows_means_seeds_and_both_kinds_of_luck():
+    values = {"before": (0.1, 0.2, 0.3), "after": (0.7, 0.8, 0.9)}
+    rows = [share(stage, "skill", k, v, 0.05) for stage, found in values.items() for k, v in enumerate(found)]
+    rows += [share("after", "knowledge", 0, 0.5, 0.05)]
+    axes = plots.plot_forgetting(rows)
+    found = drawn_points(axes)
+    x, y, ends = found["skill"]
+    assert y == pytest.approx([20, 80])
+    # Three seeds 0.1 apart: t with 2 degrees of freedom is 4.3027, the standard error 0.1/√3; the questions add ±0.05.
+    half = 100 * math.hypot(4.302652729911275 * 0.1 / math.sqrt(3), 0.05)
+    assert ends == pytest.approx(np.array([[max(20 - half, 0), 20 + half], [80 - half, min(80 + half, 100)]]))
+    alone = found["knowledge"]
+    assert alone[1] == pytest.approx([50])
+    assert alone[2] == pytest.approx(np.array([[45, 55]]))  # of one seed, the questions' own interval
+    assert [round(place) for place in x] == [0, 1]
+    assert [round(place) for place in alone[0]] == [1]  # a stage that was not measured has no mark
+    seeds = [line.get_ydata() for line in axes.lines if line.get_marker() == "."]
+    assert [sorted(each) for each in seeds] == [
+        pytest.approx([10, 20, 30]),
+        pytest.approx([70, 80, 90]),
+        pytest.approx([50]),
+    ]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["before", "after"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "rows is empty"),
+        ([{"stage": "a", "measure": "b", "seed": 0, "value": 0.5, "low": 0.4}], r"rows\[0\] has no 'high'"),
+        ([share("a", "b", 0, 0.5), share("a", "b", 1, 93.0)], r"rows\[1\] has low 93.0"),
+        ([share("a", "b", 0, 0.5, -0.1)], "0 <= low <= value <= high <= 1"),
+        ([share("a", "b", 0, math.nan)], "value nan"),
+    ],
+)
+def test_forgetting_needs_shares(rows, message):
+    with pytest.raises(ValueError, match=message):
+        plots.plot_forgetting(rows)
+
+
+def test_the_courses_own_names_follow_the_language(monkeypatch):
+    class Marked(gettext.NullTranslations):
+        def gettext(self, message):
+            return f"<{message}>"
+
+    monkeypatch.setattr(translation, "_catalogue", {"en": gettext.NullTranslations(), "pt": Marked()}.get)
+    language("pt")
+    rows = [share(stage, measure, 0, 0.5) for stage in plots.LAB_STAGES for measure in plots.LAB_MEASURES]
+    axes = plots.plot_forgetting(rows)
+    shown = [label.get_text().replace("\n", " ") for label in axes.get_xticklabels()]
+    assert shown == [f"<{stage}>" for stage in plots.LAB_STAGES]
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == [f"<{measure}>" for measure in plots.LAB_MEASURES]
+    assert axes.get_ylabel() == "<exact answers [%]>"
+    assert labels(plots.plot_funnel(STAGES))[0] == "<a>"

@@ -11,6 +11,7 @@
 - `PreferenceLosses`: loss and gradient weight against the margin: sigmoid, IPO, hinge;
 - `FrontierPlot`: what each method reached in reward and KL, and the numbers, texts and command behind every point;
 - `TimeTravel`: a slider through a training: its curves, the next token, and what the policy of each step writes;
+- `ChatPanel`: questions to several models at once, their answers side by side;
 - `PreferenceLabeller`: the learner's own choices between two responses, kept after each;
 - `Quiz`: questions that explain every answer;
 - `GlossaryPanel`: each term of the course, found as one types.
@@ -18,6 +19,7 @@
 
 from course_helpers.widgets.beta_explorer import BetaExplorer
 from course_helpers.widgets.bradley_terry import BradleyTerry
+from course_helpers.widgets.chat_panel import ChatPanel
 from course_helpers.widgets.frontier_plot import FrontierPlot
 from course_helpers.widgets.glossary_panel import GlossaryPanel
 from course_helpers.widgets.microscope import DecodingMicroscope
@@ -34,6 +36,7 @@ from course_helpers.widgets.write_it_yourself import WriteItYourself
 __all__ = [
     "BetaExplorer",
     "BradleyTerry",
+    "ChatPanel",
     "DecodingMicroscope",
     "FrontierPlot",
     "GlossaryPanel",
