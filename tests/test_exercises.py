@@ -12,11 +12,13 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pytest
 import torch
+import yaml
 from nbclient import NotebookClient
 
 from course_helpers import evaluate, models, sampling, toy, translation
@@ -28,10 +30,10 @@ from course_helpers.exercises.shown import Shown
 from course_helpers.exercises.values import reals
 from course_helpers.ppo import AdaptiveKLController, losses
 from course_helpers.ppo.rollout import until_end
-from tests.wrong_answers import lesson_01, lesson_02, lesson_03, lesson_04, lesson_05, lesson_06
+from tests.wrong_answers import lesson_01, lesson_02, lesson_03, lesson_04, lesson_05, lesson_06, lesson_07
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[0-9]*.ipynb"))
-LESSONS = (lesson_01, lesson_02, lesson_03, lesson_04, lesson_05, lesson_06)
+LESSONS = (lesson_01, lesson_02, lesson_03, lesson_04, lesson_05, lesson_06, lesson_07)
 BANK = [answer for lesson in LESSONS for answer in lesson.ANSWERS]
 EVERY = pytest.mark.parametrize("number", list(all_exercises()))
 
@@ -77,7 +79,7 @@ def run(stub):
 def test_at_least_six_a_lesson_in_order():
     numbers = [tuple(map(int, number.split("."))) for number in all_exercises()]
     assert numbers == sorted(numbers)
-    for lesson in (1, 2, 3, 4, 5, 6):
+    for lesson in (1, 2, 3, 4, 5, 6, 7):
         places = [place for which, place in numbers if which == lesson]
         assert places == list(range(1, len(places) + 1))
         assert len(places) >= 6
@@ -855,3 +857,92 @@ def test_the_turning_point_is_where_the_fitted_curve_is_highest():
         found = solution("6.8")(kl, d * (a - b * d.log()))
         grid = torch.linspace(0.01, 20.0, 400_000, dtype=torch.float64)
         assert math.isclose(found, grid[(grid * (a - b * grid.log())).argmax()] ** 2, rel_tol=1e-3)
+
+
+def parses(seeds, folder):
+    """What the parser of InstructLab says of a version 2 skill with these seeds."""
+    taxonomy = pytest.importorskip("instructlab.schema.taxonomy")
+    path = folder / "compositional_skills" / "reviews" / "qna.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    skill = {"version": 2, "task_description": "Praise.", "created_by": "someone", "seed_examples": seeds}
+    path.write_text(yaml.safe_dump(skill, sort_keys=False, width=200))
+    parser = taxonomy.TaxonomyParser(schema_version=0, message_format=taxonomy.TaxonomyMessageFormat.LOGGING)
+    return parser.parse(path).errors == 0
+
+
+def test_valid_seeds_are_those_that_the_parser_takes(tmp_path):
+    many = [{"question": f"Is {k} good?", "answer": "Yes.", "context": "Film."} for k in range(6)]
+    more = [many[:5], many, many[:4], many[:5] + many[:1], [*many, {"question": "Why", "answer": "So."}]]
+    more += [[*many, {"question": "Why?"}], [*many, {"answer": "So."}], [*many, many[0] | {"id": "7"}]]
+    more += [
+        [*many, many[0] | {"question": ""}],
+        [*many, many[0] | {"context": ""}],
+        [*many, many[0] | {"answer": "No."}],
+    ]
+    verdicts = []
+    for seeds in [*(seeds for (seeds,) in exercise("7.1").inputs), *more]:
+        verdicts.append(parses(seeds, tmp_path))
+        assert solution("7.1")(seeds) == verdicts[-1]
+    assert sorted(set(verdicts)) == [False, True]
+
+
+def test_the_bad_seed_is_the_one_that_a_reader_finds():
+    assert [solution("7.2")(*given) for given in exercise("7.2").inputs] == [4, 1, 6, 3]  # read by hand
+
+
+def test_a_funnel_leaves_what_it_leaves_one_draft_at_a_time():
+    rng, kept = np.random.default_rng(0), [0.9, 0.8, 0.95]
+    passed = (rng.random((300_000, 3)) < kept).all(1).mean()
+    assert math.isclose(solution("7.3")(1, 1, kept), passed, rel_tol=0.01)
+    assert math.isclose(solution("7.3")(100, 1, [0.9] * 5), 59.049)  # what its explanation says
+
+
+def test_labels_of_rows_are_learned_as_completions_alone():
+    generator = torch.Generator().manual_seed(0)
+    prompts, completions, end = [[5, 6, 7], [8]], [[4], [2, 3]], 0
+    labels = solution("7.4")(prompts, completions, end)
+    logits = torch.randn(2, labels.shape[1], 9, generator=generator, dtype=torch.float64)
+    terms = []
+    for row, (p, c) in enumerate(zip(prompts, completions, strict=True)):  # place by place, as a model reads
+        log_p = logits[row].log_softmax(-1)
+        terms += [-log_p[len(p) + k - 1, token] for k, token in enumerate([*c, end])]
+    loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    assert torch.isclose(loss, torch.stack(terms).mean())
+    for row in range(2):  # the exercise of lesson 05 masks a row that is already there
+        prompt = prompts[row]
+        ids = torch.tensor(prompt + completions[row] + [end] * (labels.shape[1] - len(prompt) - len(completions[row])))
+        assert torch.equal(solution("5.5")(ids, len(prompt), end), labels[row])
+
+
+def test_perplexity_ratio_and_replay_are_what_they_are_defined_as():
+    rng = np.random.default_rng(0)
+    lengths = (3, 1, 5)
+    before, after = ([rng.normal(size=n) - 3 for n in lengths] for _ in range(2))
+    mask = torch.tensor([[float(k < n) for k in range(5)] for n in lengths], dtype=torch.float64)
+    padded = (
+        torch.tensor(np.stack([np.pad(x, (0, 5 - len(x)), constant_values=9.0) for x in rows]))
+        for rows in (before, after)
+    )
+    old, new = (np.exp(-np.concatenate(rows).mean()) for rows in (before, after))
+    assert math.isclose(solution("7.5")(*padded, mask), new / old)
+    for new_rows, share in itertools.product((50, 600, 1234), (0.0, 0.1, 0.25, 0.5, 0.9)):
+        replayed = solution("7.6")(new_rows, share)
+        assert abs(replayed / (new_rows + replayed) - share) <= 0.5 / new_rows
+
+
+def test_lesson_07_agrees_with_instruct():
+    instruct = pytest.importorskip("course_helpers.instruct")
+    for new, share in ((600, 0.25), (7, 0.5), (41, 0.1), (10, 0.0)):
+        mixed = instruct.mix(range(new), [-1, -2, -3], share)
+        assert sum(row < 0 for row in mixed) == solution("7.6")(new, share)
+    tokenizer = models.load_policy("small")[1]
+    reviews = [("Good acting.", "What is praised?", "The acting."), (None, "Why?", "It is fun.")]
+    asked = [
+        SimpleNamespace(context=context, question=question, answer=answer) for context, question, answer in reviews
+    ]
+    prompts = [tokenizer(instruct.prompt_of(example))["input_ids"] for example in asked]
+    completions = [tokenizer(instruct.completion_of(example))["input_ids"] for example in asked]
+    labels = solution("7.4")(prompts, completions, tokenizer.eos_token_id).tolist()
+    for found, row in zip(labels, instruct.instruction_rows(tokenizer, asked), strict=True):
+        padding = len(found) - len(row["labels"])
+        assert found == row["labels"] + [-100] * padding

@@ -32,7 +32,7 @@ from course_helpers.quizzes import (
 )
 from course_helpers.translation import _, language
 
-SIZES = {"00": 5, "01": 10, "02": 10, "03": 10, "04": 11, "05": 11, "06": 11, "dpo": 12, "ppo": 12}
+SIZES = {"00": 5, "01": 10, "02": 10, "03": 10, "04": 11, "05": 11, "06": 11, "07": 11, "dpo": 12, "ppo": 12}
 QUIZZES = [load_quiz(name) for name in quiz_names()]
 QUESTIONS = [(quiz.id, question) for quiz in QUIZZES for question in quiz.questions]
 CHOICES = [question for _quiz, question in QUESTIONS if type(question) is ChoiceQuestion]
@@ -219,6 +219,23 @@ WORKED_OUT = {
         math.exp(1.5 / 0.6),
         (1.5 / (2 * 0.6)) ** 2,
     ),
+    "tokens-that-count": lambda: (9 + 1, 9, 20 + 9 + 1, 40 - 20, 40),
+    "perplexity-grown": lambda: (
+        math.exp(3.1) / math.exp(3.0),
+        3.1 / 3.0,
+        math.exp(3.0 - 3.1),
+        3.1 - 3.0,
+        2**3.1 / 2**3.0,
+        math.exp(3.1) - math.exp(3.0),
+    ),
+    "merged-weight": lambda: (
+        0.5 + 16 / 2 * (0.1 * 0.3 - 0.2 * 0.1),
+        0.5 + (0.1 * 0.3 - 0.2 * 0.1),
+        0.5 + 16 * (0.1 * 0.3 - 0.2 * 0.1),
+        0.5 + 2 / 16 * (0.1 * 0.3 - 0.2 * 0.1),
+        16 / 2 * (0.1 * 0.3 - 0.2 * 0.1),
+        0.5 + 16 / 2 * (0.1 * 0.3 + 0.2 * 0.1),
+    ),
     "entropy": lambda: (
         -sum(p * math.log(p) for p in (0.5, 0.25, 0.25)),
         -sum(p * math.log2(p) for p in (0.5, 0.25, 0.25)),
@@ -317,6 +334,28 @@ def test_numbers_in_explanations_of_the_frontier_hold():
     gains = {kl: math.sqrt(kl) * (1.5 - 0.6 * math.log(kl) / 2) for kl in (18, 20.1, 22, math.exp(5))}
     assert max(gains, key=gains.get) == 20.1  # where-the-fit-turns
     assert abs(gains[math.exp(5)]) < 1e-9
+
+
+def test_numbers_in_explanations_of_instructlab_hold():
+    assert 200 / (600 + 200) == 0.25  # what-replay-does
+    assert (150 / 600, 150 / (600 + 150)) == (0.25, 0.2)
+    assert (600 + 200) / 600 == 1 + 1 / 3
+    assert round(100 * (math.exp(0.1) - 1)) == 11  # perplexity-grown
+    assert 20 + 9 + 1 + 10 == 40  # tokens-that-count: ten of the row's tokens are padding
+
+
+def test_merging_adds_the_scaled_product():
+    """merged-weight: on one weight of a layer, merged by PEFT."""
+    peft = pytest.importorskip("peft")
+    layer = torch.nn.Linear(1, 1, bias=False)
+    settings = peft.LoraConfig(r=2, lora_alpha=16, target_modules=["0"])
+    model = peft.get_peft_model(torch.nn.Sequential(layer), settings)
+    values = {"base_layer": [[0.5]], "lora_A": [[0.3], [-0.1]], "lora_B": [[0.1, 0.2]]}
+    for name, weights in model.named_parameters():
+        weights.data = torch.tensor(next(value for part, value in values.items() if part in name))
+    merged = model.merge_and_unload()
+    assert merged[0].weight.item() == pytest.approx(0.58)
+    assert [name for name, _weights in merged.named_parameters()] == ["0.weight"]
 
 
 def test_imitating_the_chosen_one_of_two_is_best_of_two():
