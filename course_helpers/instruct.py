@@ -37,6 +37,9 @@ from course_helpers.translation import _
 
 NO_LABEL = -100  # what the loss leaves out, in every library built on PyTorch
 Row = dict[str, list[int]]
+# Names of layers in GPT-2, and in models built like Llama.
+MLP = ("mlp.c_fc", "mlp.c_proj", "gate_proj", "up_proj", "down_proj")
+ATTENTION = ("attn.c_attn", "q_proj", "k_proj", "v_proj")
 
 
 class Question(Protocol):
@@ -146,6 +149,67 @@ def _until(tokens: list[int], end: int) -> list[int]:
 
 
 # ------------------------------------------------------------------------------------------------------------ training
+
+
+@dataclass(frozen=True)
+class Phase:
+    """How one phase is trained.
+
+    Attributes:
+        steps: of the optimizer.
+        learning_rate: of AdamW, rising over the first tenth and then falling to 0.
+        rank: of the adapter.
+        layers: that get one, by the ends of their names.
+        reviews: share of all rows that are plain reviews.
+        batch_size: rows in a step.
+    """
+
+    steps: int
+    learning_rate: float
+    rank: int
+    layers: tuple[str, ...]
+    reviews: float
+    batch_size: int = 16
+
+
+# Facts go into the layers that look up what goes with a word (Geva et al. 2021, "Transformer Feed-Forward Layers Are
+# Key-Value Memories"); finding a word in the review and copying it is attention's work (Olsson et al. 2022, "In-context
+# Learning and Induction Heads"). An adapter on all layers learns both as well, and spoils the reviews more.
+KNOWLEDGE_PHASE = Phase(steps=180, learning_rate=4e-3, rank=16, layers=MLP, reviews=0.3)
+SKILL_PHASE = Phase(steps=250, learning_rate=5e-3, rank=32, layers=ATTENTION, reviews=1 / 3)
+
+
+def tune_phase(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    phase: Phase,
+    rows: Sequence[Row],
+    reviews: Sequence[Row],
+    seed: int = 0,
+) -> Tuned:
+    """One phase: its rows, gone through as often as its steps ask for, with plain reviews among them; then `tune`.
+
+    Args:
+        model: where the phase starts; it stays as it was.
+        tokenizer: of the model.
+        phase: how it is trained.
+        rows: of instructions, with those to replay among them (`mix`).
+        reviews: rows of plain text (`review_rows`).
+        seed: of the mixture, of LoRA's first weights and of the order.
+    """
+    wanted = phase.steps * phase.batch_size * (1 - phase.reviews)
+    rounds = math.ceil(wanted / max(1, len(rows)))
+    return tune(
+        model,
+        tokenizer,
+        mix(list(rows) * rounds, reviews, phase.reviews, seed),
+        learning_rate=phase.learning_rate,
+        batch_size=phase.batch_size,
+        seed=seed,
+        lora=lora_config(model, phase.rank, target_modules=list(phase.layers)),
+        max_steps=phase.steps,
+        warmup_steps=0.1,
+    )
 
 
 @dataclass(frozen=True)

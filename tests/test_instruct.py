@@ -1,6 +1,7 @@
 """Instruction tuning: what the loss sees, what a phase changes, and how answers are counted."""
 
 import copy
+import csv
 import math
 from collections import Counter
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch.nn.functional import cross_entropy
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from course_helpers import instruct
+from course_helpers.assets import HERE
 from course_helpers.instruct import NO_LABEL, Score
 
 
@@ -264,3 +266,32 @@ def test_perplexity_is_over_tokens_and_each_text_begins_anew(small):
     assert instruct.perplexity(model, tokenizer, [*texts, ""]) == pytest.approx(math.exp(surprise / count), rel=1e-5)
     with pytest.raises(ValueError, match="no text"):
         instruct.perplexity(model, tokenizer, [""])
+
+
+# ---------------------------------------------------------------------------------------------------- the shipped table
+
+
+@pytest.fixture(scope="module")
+def scores():
+    """Values by stage and measure, one a seed."""
+    found = {}
+    with (HERE / "instruct" / "scores.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            assert float(row["low"]) <= float(row["value"]) <= float(row["high"])
+            found.setdefault((row["stage"], row["measure"]), {})[row["seed"]] = float(row["value"])
+    assert all(set(values) == {"0", "1", "2"} for values in found.values())
+    return {key: list(values.values()) for key, values in found.items()}
+
+
+def test_the_table_shows_what_the_lesson_says(scores):
+    """From under 0.2 to 0.8 and more; replay keeps nine tenths of the knowledge; reviews stay what they were."""
+    assert max(scores["before", "skill"]) < 0.2
+    assert max(scores["before", "skill, unseen words"]) < 0.2
+    assert min(scores["skills with replay", "skill"]) >= 0.8
+    learned = scores["after knowledge", "knowledge"]
+    kept = [now / then for now, then in zip(scores["skills with replay", "knowledge"], learned, strict=True)]
+    lost = [now / then for now, then in zip(scores["skills without replay", "knowledge"], learned, strict=True)]
+    assert min(kept) >= 0.9
+    assert max(lost) < min(kept) - 0.1
+    for measure in ("perplexity ratio", "perplexity ratio, IMDB"):
+        assert max(scores["skills with replay", measure]) <= 1.15

@@ -29,6 +29,7 @@ from course_helpers.teacher.pipeline import (
     generate_skill,
     held_out,
     read_examples,
+    unseen_reviews,
 )
 from course_helpers.teacher.protocol import FAITHFUL_SCORE, PAIR_SCORE, QUESTION_SCORE, RELEVANT_SCORE, TeacherError
 from course_helpers.teacher.reading import read_review
@@ -407,6 +408,16 @@ def test_every_example_is_right_by_a_count_of_its_own(made):
         aspects = [word for kind, word in kinds if kind == "aspect"]
         said = dict(zip(order, aspects, strict=True))
         assert example.answer == f"Praised: the {said['praise']}. Blamed: the {said['blame']}."
+
+
+def test_unseen_reviews_are_new_and_in_known_words(lexicon, skill, made):
+    easy = unseen_reviews(skill, made.examples)
+    assert len({example.texts for example in easy}) == 100
+    assert not {example.context for example in easy} & {example.context for example in made.examples}
+    assert not {word for example in easy for word in words_of(example.context)} & lexicon.kept_out
+    task = skill_task(skill, lexicon)
+    assert all(RuleTeacher().rate_pair(task, *example.texts).score == 3 for example in easy)  # answered by the rule
+    assert unseen_reviews(skill, made.examples) == easy
 
 
 def test_nothing_of_the_test_is_in_the_training_data(lexicon, skill, made, knowledge):

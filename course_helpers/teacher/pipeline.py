@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from itertools import product
 from pathlib import Path
@@ -424,31 +424,66 @@ def held_out(
             for question, answer, number in _asked(task, task.held_out)
         ]
         return tuple(all_of_them if n >= len(all_of_them) else generator.sample(all_of_them, n))
-    task = skill_task(skill_or_knowledge, read_lexicon() if lexicon is None else lexicon)
+    return _test(skill_or_knowledge, n, generator, lexicon, kept_out=True)
+
+
+def unseen_reviews(
+    skill: Skill, known: Iterable[Example], n: int = 100, seed: int = 0, lexicon: Lexicon | None = None
+) -> tuple[Example, ...]:
+    """Examples for an easier test than `held_out`: words that training knows, in reviews that it does not.
+
+    Args:
+        skill: of the examples.
+        known: what was trained on; none of its reviews is asked about.
+        n: how many at most; a skill with few slots may have fewer.
+        seed: other seeds choose others.
+        lexicon: the words that become slots; the course's own if nothing is said.
+
+    Raises:
+        ValueError: none of the seed examples can be used.
+    """
+    check_whole("n", n, at_least=1)
+    check_whole("seed", seed, at_least=0)
+    generator = random.Random(f"unseen reviews {seed}")
+    return _test(skill, n, generator, lexicon, kept_out=False, seen={example.context for example in known})
+
+
+def _test(
+    skill: Skill,
+    n: int,
+    generator: random.Random,
+    lexicon: Lexicon | None,
+    kept_out: bool,
+    seen: Collection[str | None] = (),
+) -> tuple[Example, ...]:
+    """At most n examples without slips, none of them a seed's or about what was seen."""
+    task = skill_task(skill, read_lexicon() if lexicon is None else lexicon)
     if not task.templates:
         reasons = "\n".join(f"seed {number}: {reason}" for number, reason in task.unusable)
         raise ValueError(_("None of the seed examples can be used for a test:") + f"\n{reasons}")
     found: dict[tuple, Example] = {}
     seeds = {(given.context, given.question) for given in task.seeds}
     for _attempt in range(DRAFTS_FOR_ONE * n + 20):
-        example = _perfect(task, generator)
-        if (example.context, example.question) not in seeds:
+        example = _perfect(task, generator, kept_out)
+        if (example.context, example.question) not in seeds and example.context not in seen:
             found.setdefault(example.texts, example)
         if len(found) == n:
             break
     return tuple(found.values())
 
 
-def _perfect(task: SkillTask, generator: random.Random) -> Example:
-    """One example in words kept for the test, answered by the form and the reading."""
+def _perfect(task: SkillTask, generator: random.Random, kept_out: bool) -> Example:
+    """One example, in words kept for the test or in the others, answered by the form and the reading."""
     place = generator.randrange(len(task.templates))
     template, own = task.templates[place], task.forms[place]
     form = generator.choice(task.fitting(own.signature, own.grounded))
-    words = draw_words(template, task.lexicon, generator, held_out=True)
+    words = draw_words(template, task.lexicon, generator, held_out=kept_out)
     if template.context is None:
         form, context, text = own, None, fill(template.question, words)
     else:
         context = text = fill(template.context, words)
     roles = read_review(text, task.lexicon).roles
     question = text if context is None else fill(form.question, roles)
-    return Example(context, question, fill(form.answer, roles), f"held out, seed {template.seed}")
+    return Example(
+        context, question, fill(form.answer, roles), f"{'held out' if kept_out else 'unseen'}, seed {template.seed}"
+    )

@@ -18,7 +18,12 @@ from tests.browser.browser_lab import controls, run_notebook, save_screenshot
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
 # Lessons that train for minutes are executed by nbval, in the same kernel; here the same minutes would pass again.
-TRAINING = {"03_ppo_on_imdb", "05_dpo_with_hugging_face", "06_the_reward_kl_frontier"}
+TRAINING = {
+    "03_ppo_on_imdb",
+    "05_dpo_with_hugging_face",
+    "06_the_reward_kl_frontier",
+    "07_fine_tuning_the_instructlab_way",
+}
 LESSONS = [p for p in sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9]*.ipynb")) if p.stem not in TRAINING]
 
 
