@@ -15,7 +15,7 @@ import math
 import random
 import tempfile
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -135,13 +135,21 @@ def draw_reviews(
     end = tokenizer.eos_token_id
     ids = torch.full((count, 1), end, device=model.device)
     cache, newest = None, ids
-    with evaluation_mode(model):
+    with evaluation_mode(model), _products(model.device):
         for _step in range(tokens):
             output = model(newest, attention_mask=torch.ones_like(ids), past_key_values=cache, use_cache=True)
             cache = output.past_key_values
-            newest = torch.multinomial(output.logits[:, -1].float().softmax(-1), 1, generator=generator)
+            reached = output.logits[:, -1].float().softmax(-1).cumsum(-1)
+            # One number a row instead of one a token, as multinomial would draw: the first sum that goes beyond it.
+            dart = torch.rand((count, 1), generator=generator, device=model.device) * reached[:, -1:]
+            newest = torch.searchsorted(reached, dart, right=True).clamp(max=reached.shape[1] - 1)
             ids = torch.cat([ids, newest], dim=1)
     return [[end, *_until(row[1:], end)] for row in ids.tolist()]
+
+
+def _products(device: torch.device) -> AbstractContextManager:
+    """The CPU's faster library for matrix products, where there is a choice."""
+    return OneDNNProducts() if device.type == "cpu" and onednn_is_faster() else nullcontext()
 
 
 def _until(tokens: list[int], end: int) -> list[int]:
@@ -280,7 +288,7 @@ def tune(
                 callbacks=list(callbacks),
             )
         trainer.remove_callback(PrinterCallback)
-        with OneDNNProducts() if config.device.type == "cpu" and onednn_is_faster() else nullcontext():
+        with _products(config.device):
             result = trainer.train()
     # The trainer leaves a forward of its own on the model, which a later adapter on the same weights would bypass.
     vars(trainer.model.get_base_model()).pop("forward", None)
@@ -343,7 +351,7 @@ def answers(
 ) -> list[str]:
     """The likeliest answer token by token (greedy), without spaces around it; cut where the model ends the text."""
     texts: list[str] = []
-    with evaluation_mode(model):
+    with evaluation_mode(model), _products(model.device):
         for start in range(0, len(examples), batch_size):
             prompts = [prompt_of(example) for example in examples[start : start + batch_size]]
             inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
@@ -397,7 +405,7 @@ def perplexity(
     if not rows:
         raise ValueError("there is no text to read; give at least one that is not empty.")
     surprise, count = 0.0, 0
-    with evaluation_mode(model):
+    with evaluation_mode(model), _products(model.device):
         for row in rows:
             ids = torch.tensor([row], device=model.device)
             logits = model(ids, attention_mask=torch.ones_like(ids)).logits[0, :-1].float()
