@@ -175,19 +175,24 @@ def _fit(name: str, key: str) -> int | None:
 
 def alike(entries: Iterable[Entry], key: str) -> list[Entry]:
     """Entries that have a name, or a word of a name, spelt much like a folded query, most alike first."""
-    matcher = _matcher(key)
+    matcher, entries = _matcher(key), list(entries)
+    # Many entries share a word, so each is compared once.
+    likeness = {text: _likeness(matcher, text) for text in {t for e in entries for t in (*e.names, *e.words)}}
 
     def share(entry: Entry) -> float:
-        whole = max(_likeness(matcher, name) for name in entry.names)
-        return max([whole, *(JUST_A_WORD * _likeness(matcher, word) for word in entry.words)])
+        whole = max(likeness[name] for name in entry.names)
+        return max([whole, *(JUST_A_WORD * likeness[word] for word in entry.words)])
 
     return _most_alike([(found, entry) for entry in entries if (found := share(entry)) >= LIKE_ENOUGH])
 
 
 def nearest(entries: Iterable[Entry], query: str, count: int = 3) -> list[Entry]:
     """The entries whose terms are spelt most like a query, however little that is."""
-    matcher = _matcher(fold(query))
-    scored = [(max(_likeness(matcher, fold(w.term), 0.0) for w in (entry.en, entry.pt)), entry) for entry in entries]
+    matcher, scored, best = _matcher(fold(query)), [], [0.0] * count
+    for entry in entries:  # only what may still be among the best is worth a close look
+        share = max(_likeness(matcher, fold(w.term), best[0]) for w in (entry.en, entry.pt))
+        scored.append((share, entry))
+        best = sorted([*best, share])[1:]
     return _most_alike(scored)[:count]
 
 

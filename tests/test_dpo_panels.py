@@ -537,8 +537,8 @@ def test_an_event_takes_a_few_milliseconds():
     ):
         times = []
         for step in range(30):
-            start = time.perf_counter()
+            start = time.thread_time()
             moved = getattr(panel, control)
             moved.value = moved.options[step % 20][1] if control == "beta" else 0.1 + 0.05 * step
-            times.append(time.perf_counter() - start)
-        assert statistics.median(times) < 0.01, type(panel).__name__  # 0.3 to 2 ms on an idle machine
+            times.append(time.thread_time() - start)
+        assert statistics.median(times) < 0.01, type(panel).__name__  # 0.3 to 2 ms
