@@ -15,7 +15,6 @@ import math
 import random
 import tempfile
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -30,7 +29,7 @@ from course_helpers.checks import check_whole, is_finite, require
 from course_helpers.dpo.training import context_length, lora_config, machine_settings, quiet
 from course_helpers.evaluate import NORMAL_95, Interval
 from course_helpers.memory import keep_freed_memory
-from course_helpers.onednn import OneDNNProducts, onednn_is_faster
+from course_helpers.onednn import faster_products
 from course_helpers.prompts import question_prompt
 from course_helpers.rollouts import evaluation_mode
 from course_helpers.translation import _
@@ -135,7 +134,7 @@ def draw_reviews(
     end = tokenizer.eos_token_id
     ids = torch.full((count, 1), end, device=model.device)
     cache, newest = None, ids
-    with evaluation_mode(model), _products(model.device):
+    with evaluation_mode(model), faster_products(model.device):
         for _step in range(tokens):
             output = model(newest, attention_mask=torch.ones_like(ids), past_key_values=cache, use_cache=True)
             cache = output.past_key_values
@@ -145,11 +144,6 @@ def draw_reviews(
             newest = torch.searchsorted(reached, dart, right=True).clamp(max=reached.shape[1] - 1)
             ids = torch.cat([ids, newest], dim=1)
     return [[end, *_until(row[1:], end)] for row in ids.tolist()]
-
-
-def _products(device: torch.device) -> AbstractContextManager:
-    """The CPU's faster library for matrix products, where there is a choice."""
-    return OneDNNProducts() if device.type == "cpu" and onednn_is_faster() else nullcontext()
 
 
 def _until(tokens: list[int], end: int) -> list[int]:
@@ -182,7 +176,8 @@ class Phase:
 
 # Facts go into the layers that look up what goes with a word (Geva et al. 2021, "Transformer Feed-Forward Layers Are
 # Key-Value Memories"); finding a word in the review and copying it is attention's work (Olsson et al. 2022, "In-context
-# Learning and Induction Heads"). An adapter on all layers learns both as well, and spoils the reviews more.
+# Learning and Induction Heads"). An adapter on all layers does worse on words not seen in training, and spoils the
+# reviews more.
 KNOWLEDGE_PHASE = Phase(steps=180, learning_rate=4e-3, rank=16, layers=MLP, reviews=0.3)
 SKILL_PHASE = Phase(steps=250, learning_rate=5e-3, rank=32, layers=ATTENTION, reviews=1 / 3)
 
@@ -288,7 +283,7 @@ def tune(
                 callbacks=list(callbacks),
             )
         trainer.remove_callback(PrinterCallback)
-        with _products(config.device):
+        with faster_products(config.device):
             result = trainer.train()
     # The trainer leaves a forward of its own on the model, which a later adapter on the same weights would bypass.
     vars(trainer.model.get_base_model()).pop("forward", None)
@@ -351,7 +346,7 @@ def answers(
 ) -> list[str]:
     """The likeliest answer token by token (greedy), without spaces around it; cut where the model ends the text."""
     texts: list[str] = []
-    with evaluation_mode(model), _products(model.device):
+    with evaluation_mode(model), faster_products(model.device):
         for start in range(0, len(examples), batch_size):
             prompts = [prompt_of(example) for example in examples[start : start + batch_size]]
             inputs = tokenizer(prompts, return_tensors="pt", padding=True, padding_side="left").to(model.device)
@@ -405,7 +400,7 @@ def perplexity(
     if not rows:
         raise ValueError("there is no text to read; give at least one that is not empty.")
     surprise, count = 0.0, 0
-    with evaluation_mode(model), _products(model.device):
+    with evaluation_mode(model), faster_products(model.device):
         for row in rows:
             ids = torch.tensor([row], device=model.device)
             logits = model(ids, attention_mask=torch.ones_like(ids)).logits[0, :-1].float()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,8 @@ class OneDNNProducts(TorchFunctionMode):
             if suits(x, weight.t(), bias):
                 return linear(x, weight.t(), bias)
         return func(*args, **(kwargs or {}))
+
+
+def faster_products(device: torch.device) -> AbstractContextManager:
+    """`OneDNNProducts` on a CPU where it is the faster library; a context that does nothing elsewhere."""
+    return OneDNNProducts() if device.type == "cpu" and onednn_is_faster() else nullcontext()

@@ -25,7 +25,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from course_helpers.checks import check_beta, check_whole, is_finite, require
 from course_helpers.dpo.losses import LOSS_TYPES
 from course_helpers.memory import keep_freed_memory
-from course_helpers.onednn import OneDNNProducts, onednn_is_faster
+from course_helpers.onednn import faster_products
 
 TRL_LOSS_TYPES = (
     *("sigmoid", "ipo", "hinge", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired"),
@@ -225,21 +225,18 @@ class _Trainer(DPOTrainer):
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's loss."""
-        with self._products():
+        with faster_products(self.args.device):
             return super().compute_loss(*args, **kwargs)
 
     def compute_ref_log_probs(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """TRL's reference log-probabilities."""
-        with self._products():
+        with faster_products(self.args.device):
             return super().compute_ref_log_probs(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """TRL's evaluation."""
         with quiet() if self.args.disable_tqdm else nullcontext():
             return super().evaluate(*args, **kwargs)
-
-    def _products(self) -> Any:
-        return OneDNNProducts() if self.args.device.type == "cpu" and onednn_is_faster() else nullcontext()
 
 
 def dpo_trainer(

@@ -17,7 +17,7 @@ from course_helpers.dpo.saving import save_adapter
 from course_helpers.dpo.training import machine_settings, quiet
 from course_helpers.memory import keep_freed_memory
 from course_helpers.models import log_odds
-from course_helpers.onednn import OneDNNProducts, onednn_is_faster
+from course_helpers.onednn import faster_products
 from course_helpers.ppo import AutoModelForCausalLMWithValueHead, PPOConfig, PPOTrainer
 from course_helpers.runs.callbacks import Notes, newest_checkpoint
 from course_helpers.runs.data import train_prompts
@@ -152,10 +152,8 @@ class _GRPOTrainer(GRPOTrainer):
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """TRL's step, drawing included."""
-        if self.args.device.type == "cpu" and onednn_is_faster():
-            with OneDNNProducts():
-                return super().training_step(*args, **kwargs)
-        return super().training_step(*args, **kwargs)
+        with faster_products(self.args.device):
+            return super().training_step(*args, **kwargs)
 
 
 def grpo(job: Job) -> Trained:
