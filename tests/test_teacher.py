@@ -16,19 +16,16 @@ from tokenizers import Tokenizer
 from course_helpers.assets import HERE
 from course_helpers.taxonomy import Knowledge, KnowledgeSeed, Seed, Skill, read_knowledge, read_skill
 from course_helpers.teacher import rules
+from course_helpers.teacher.examples import Example, Generated, GenerationError, read_examples
 from course_helpers.teacher.facts import align, facts_of, knowledge_task
 from course_helpers.teacher.lexicon import Lexicon, read_lexicon, words_of
 from course_helpers.teacher.patterns import fill, match, slots_of, slotted
 from course_helpers.teacher.pipeline import (
     KNOWLEDGE_STAGES,
     SKILL_STAGES,
-    Example,
-    Generated,
-    GenerationError,
     generate_knowledge,
     generate_skill,
     held_out,
-    read_examples,
     unseen_reviews,
 )
 from course_helpers.teacher.protocol import FAITHFUL_SCORE, PAIR_SCORE, QUESTION_SCORE, RELEVANT_SCORE, TeacherError

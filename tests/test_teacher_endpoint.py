@@ -29,8 +29,9 @@ from course_helpers.teacher.endpoint import (
     _retry_after,
     _score,
 )
+from course_helpers.teacher.examples import GenerationError
 from course_helpers.teacher.lexicon import read_lexicon
-from course_helpers.teacher.pipeline import GenerationError, generate_knowledge, generate_skill
+from course_helpers.teacher.pipeline import generate_knowledge, generate_skill
 from course_helpers.teacher.protocol import TeacherError
 from course_helpers.teacher.reading import read_review
 from course_helpers.teacher.templates import skill_task

@@ -6,13 +6,11 @@ as a teacher can promise that.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from course_helpers.teacher.examples import Generated
 from course_helpers.teacher.facts import Fact, KnowledgeTask, Wording
 from course_helpers.teacher.templates import SkillTask
-
-if TYPE_CHECKING:
-    from course_helpers.teacher.pipeline import Generated
 
 QUESTION_SCORE = 1  # a question is kept with this score, of 0 and 1
 PAIR_SCORE = 2  # a pair is kept from this score on, of 1, 2 and 3
