@@ -18,6 +18,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import nbformat
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 # No toast that asks to fetch news, no look for updates; every cell in the page, also those out of sight.
@@ -139,6 +140,35 @@ def run_notebook(page: Page, lab: Lab, path: Path, timeout_s: float = 180) -> No
     errors = page.locator('.jp-RenderedText[data-mime-type="application/vnd.jupyter.error"]')
     assert errors.count() == 0, errors.first.inner_text()
     expect(page.get_by_text("Error displaying widget")).to_have_count(0)
+
+
+def code_cells(page: Page) -> Locator:
+    """The code cells of the notebook on show."""
+    return page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell")
+
+
+def rerun(page: Page, place: int, source: str) -> None:
+    """Type other source into a code cell, counted from 0, and run it with Shift+Enter, as a learner would."""
+    cell = code_cells(page).nth(place)
+    cell.locator(".cm-content").click()
+    page.keyboard.press("Control+a")
+    page.keyboard.insert_text(source)
+    before = cell.locator(".jp-InputPrompt").first.inner_text()
+    page.keyboard.press("Shift+Enter")
+    expect(cell.locator(".jp-InputPrompt").first).not_to_have_text(before)
+    expect(cell.locator(".jp-InputPrompt").first).to_have_text(re.compile(r"\[\d+\]:"))
+
+
+def check_with_axe(page: Page, selector: str, rules: set[str]) -> None:
+    """axe-core finds no serious fault below a CSS selector, and each of the rules had something to judge."""
+    # JupyterLab's body hides what flows over and has no height, so axe takes all text in it for invisible.
+    page.add_style_tag(content="body { overflow: visible !important; height: 100vh; }")
+    found = Axe().run(page, context=selector).response
+    serious = [fault for fault in found["violations"] if fault["impact"] in ("serious", "critical")]
+    assert not serious, "\n".join(
+        f"{fault['id']}: {fault['help']}: {node['html'][:200]}" for fault in serious for node in fault["nodes"][:4]
+    )
+    assert rules <= {rule["id"] for rule in found["passes"]}
 
 
 def is_local(url: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 
 import nbformat
 import pytest
@@ -15,7 +14,7 @@ if os.environ.get("CI") != "true":
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Dialog, Locator, Page, expect
 
-from tests.browser.browser_lab import choose_theme, controls, run_notebook, save_screenshot
+from tests.browser.browser_lab import choose_theme, code_cells, controls, rerun, run_notebook, save_screenshot
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -77,25 +76,15 @@ def hear(page: Page, dialog: Dialog) -> None:
         dialog.dismiss()
 
 
-def cells(page: Page) -> Locator:
-    return page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook .jp-Cell")
-
-
 def panel(page: Page, name: str) -> Locator:
-    return cells(page).nth(list(CELLS).index(name)).locator(".ch-labeller")
+    return code_cells(page).nth(list(CELLS).index(name)).locator(".ch-labeller")
 
 
 def run(page: Page, name: str, source: str) -> Locator:
     """Type other source into a cell and run it."""
-    cell = cells(page).nth(list(CELLS).index(name))
-    cell.locator(".cm-content").click()
-    page.keyboard.press("Control+a")
-    page.keyboard.insert_text(source)
-    before = cell.locator(".jp-InputPrompt").first.inner_text()
-    page.keyboard.press("Shift+Enter")
-    expect(cell.locator(".jp-InputPrompt").first).not_to_have_text(before)
-    expect(cell.locator(".jp-InputPrompt").first).to_have_text(re.compile(r"\[\d+\]:"))
-    return cell
+    place = list(CELLS).index(name)
+    rerun(page, place, source)
+    return code_cells(page).nth(place)
 
 
 def press(page: Page, view: Locator, key: str) -> None:
@@ -126,7 +115,7 @@ def answers(lab, name: str = FILE) -> list[str]:
 
 
 def test_thirty_answers_by_keyboard_with_an_undo_and_a_reload(opened, lab, notebook):
-    view, count = panel(opened, "labeller"), cells(opened).count()
+    view, count = panel(opened, "labeller"), code_cells(opened).count()
     go_to(opened, view)
     for number, answer in enumerate(PLAN[:13]):
         press(opened, view, KEYS[answer][number % len(KEYS[answer])])
@@ -139,7 +128,7 @@ def test_thirty_answers_by_keyboard_with_an_undo_and_a_reload(opened, lab, noteb
     expect(view.locator(".ch-tally")).to_have_text("13 of 30")
     assert view.locator(".ch-ask").evaluate("e => e === document.activeElement")
     save_screenshot(view, "labeller_middle")
-    assert cells(opened).count() == count
+    assert code_cells(opened).count() == count
 
     opened.reload()
     run_notebook(opened, lab, notebook)
@@ -154,7 +143,7 @@ def test_thirty_answers_by_keyboard_with_an_undo_and_a_reload(opened, lab, noteb
     expect(view).to_contain_text("All questions are answered.")
     expect(view).to_contain_text("A: 10, B: 15, ties: 5. Preference pairs: 25.")
     assert answers(lab) == PLAN
-    assert cells(opened).count() == count == len(CELLS)
+    assert code_cells(opened).count() == count == len(CELLS)
 
 
 def test_the_kernel_reads_the_pairs(opened, lab):
@@ -171,7 +160,7 @@ def test_the_kernel_reads_the_pairs(opened, lab):
 
 def test_keys_stay_in_the_panel(opened, lab):
     """D D deletes a cell, X cuts it, M and Y change it, C and V paste it, Enter edits it, arrows leave it."""
-    view, count = panel(opened, "keys"), cells(opened).count()
+    view, count = panel(opened, "keys"), code_cells(opened).count()
     source = opened.locator(".jp-Notebook .cm-content").all_inner_texts()
     go_to(opened, view)
     for key in "ddxmycvzkj00ii1/ ":
@@ -185,14 +174,14 @@ def test_keys_stay_in_the_panel(opened, lab):
     opened.keyboard.press("Control+b")
     opened.wait_for_timeout(500)
     assert answers(lab, OTHER) == ["tie", "B"]
-    assert cells(opened).count() == count
+    assert code_cells(opened).count() == count
     assert opened.locator(".jp-Notebook .cm-content").all_inner_texts() == source
     expect(opened.locator(".jp-Dialog")).to_have_count(0)
 
 
 def test_typing_in_a_cell_answers_nothing(opened, lab):
     before = answers(lab, OTHER)
-    cells(opened).nth(list(CELLS).index("read")).locator(".cm-content").click()
+    code_cells(opened).nth(list(CELLS).index("read")).locator(".cm-content").click()
     opened.keyboard.type("# about")
     opened.wait_for_timeout(500)
     assert answers(lab, OTHER) == before

@@ -14,10 +14,17 @@ import pytest
 if os.environ.get("CI") != "true":
     pytest.importorskip("playwright", reason="install playwright to run the browser tests")
 
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.browser_lab import choose_theme, controls, run_notebook, save_screenshot
+from tests.browser import browser_lab
+from tests.browser.browser_lab import (
+    check_with_axe,
+    choose_theme,
+    code_cells,
+    controls,
+    run_notebook,
+    save_screenshot,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
@@ -69,19 +76,11 @@ def opened(page, lab, notebook):
 
 
 def cell(page: Page, name: str) -> Locator:
-    return page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell").nth(list(CELLS).index(name))
+    return code_cells(page).nth(list(CELLS).index(name))
 
 
 def rerun(page: Page, name: str, source: str) -> None:
-    """Type other source into a cell and run it with Shift+Enter, as a learner would."""
-    editor = cell(page, name).locator(".cm-content")
-    editor.click()
-    page.keyboard.press("Control+a")
-    page.keyboard.insert_text(source)
-    before = cell(page, name).locator(".jp-InputPrompt").first.inner_text()
-    page.keyboard.press("Shift+Enter")
-    expect(cell(page, name).locator(".jp-InputPrompt").first).not_to_have_text(before)
-    expect(cell(page, name).locator(".jp-InputPrompt").first).to_have_text(re.compile(r"\[\d+\]:"))
+    browser_lab.rerun(page, list(CELLS).index(name), source)
 
 
 def answer(expression: str) -> str:
@@ -224,14 +223,7 @@ def test_every_control_has_a_name(opened):
 def test_axe_finds_no_serious_fault(opened, theme):
     choose_theme(opened, theme)
     opened.wait_for_timeout(300)
-    # JupyterLab's body hides what flows over and has no height, so axe takes all text in it for invisible.
-    opened.add_style_tag(content="body { height: 100vh; }")
-    found = Axe().run(opened, context=".ch-panel").response
-    assert {"color-contrast", "label", "button-name"} <= {rule["id"] for rule in found["passes"]}
-    serious = [fault for fault in found["violations"] if fault["impact"] in ("serious", "critical")]
-    assert not serious, "\n".join(
-        f"{fault['id']}: {fault['help']}: {node['html'][:200]}" for fault in serious for node in fault["nodes"][:4]
-    )
+    check_with_axe(opened, ".ch-panel", {"color-contrast", "label", "button-name"})
 
 
 def test_no_request_left_the_machine(opened):
