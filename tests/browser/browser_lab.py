@@ -21,15 +21,9 @@ import nbformat
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
-# No toast that asks to fetch news, no look for updates; every cell in the page, also those out of sight.
-SETTINGS = {
-    "@jupyterlab/apputils-extension:notification": {
-        "checkForUpdates": False,
-        "fetchNews": "false",
-        "doNotDisturbMode": True,
-    },
-    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
-}
+# What `make lab` hands to JupyterLab, and here also: every cell in the page, those out of sight too.
+CONFIG = Path(__file__).resolve().parents[2] / "tools" / "jupyter"
+SETTINGS = {"@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"}}
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -92,6 +86,7 @@ def _environment(folder: Path) -> dict[str, str]:
     own = {
         "HOME": folder,
         "JUPYTER_CONFIG_DIR": folder / "config",
+        "JUPYTER_CONFIG_PATH": CONFIG,
         "JUPYTER_RUNTIME_DIR": folder / "runtime",
         "JUPYTER_DATA_DIR": folder / "data",
         "JUPYTERLAB_SETTINGS_DIR": folder / "settings",

@@ -47,4 +47,5 @@ def test_lesson(page, lab, path):
         handle.press("Home")
         expect(summary).to_contain_text("1 token can be sampled")
     save_screenshot(page, path.stem)
+    expect(page.locator(".Toastify__toast")).to_have_count(0)  # no question about news
     assert page.away == []
