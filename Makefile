@@ -43,7 +43,8 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -p tests.nbval_plugin --nbval \
-		--nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg $(LONGEST) $(NOTEBOOKS) tests
+		--nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
+		--cov course_helpers --cov-report= --cov-fail-under 90 $(LONGEST) $(NOTEBOOKS) tests
 
 docs: $(READY)
 	$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs -d build/site-doctrees . build/site

@@ -80,8 +80,17 @@ class BeamTree:
         Args:
             node: index in `nodes`.
 
+        Returns:
+            Token ids, as many as the node is deep.
+
         Raises:
             IndexError: no such node.
+
+        Examples:
+            >>> first = BeamNode(5, -1.0, -1.0, parent=None, depth=1, rank=0, kept=True, finished=False)
+            >>> second = BeamNode(7, -0.5, -1.5, parent=0, depth=2, rank=0, kept=True, finished=True)
+            >>> BeamTree([1], [first, second], []).path(1)
+            [5, 7]
         """
         if not 0 <= node < len(self.nodes):
             raise IndexError(f"node is {node}; this tree has nodes 0 to {len(self.nodes) - 1}.")

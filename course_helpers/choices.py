@@ -7,8 +7,8 @@ for DPO with `pairs_of`, and `taste` fits the Bradley-Terry model to them: what 
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
-import html
 import json
 import os
 import random
@@ -25,12 +25,14 @@ from filelock import FileLock
 from numpy.typing import ArrayLike
 
 from course_helpers.checks import is_finite, require
+from course_helpers.prose import escape, no_formulas
 from course_helpers.translation import N_, SpokenError, _, ngettext
 
 ANSWERS = ("A", "B", "tie")
 FIELDS = ("id", "prompt", "a", "b", "answer")
 LONGEST_TEXT = 20_000  # characters
 LONGEST_LINE = 1 << 19  # bytes; three texts of the longest kind fit, escaped or not
+MOST_BYTES = 10_000_000  # of a file: some ten thousand choices
 GAP = 5  # questions before one comes again with its sides swapped, where there are enough
 WAIT_S = 10.0  # for another notebook that is writing
 NORMAL_95 = 1.959964  # 95 % of a normal distribution lie within so many standard deviations
@@ -179,6 +181,10 @@ def pairs_of(choices: Iterable[Choice]) -> list[dict[str, str]]:
 
     Returns:
         A row ``{"prompt", "chosen", "rejected"}`` for each choice that is no tie, in the order of the choices.
+
+    Examples:
+        >>> pairs_of([Choice.of(Question("The film is", " good.", " bad."), answer) for answer in ("A", "tie")])
+        [{'prompt': 'The film is', 'chosen': ' good.', 'rejected': ' bad.'}]
     """
     return [
         {"prompt": c.prompt, "chosen": c.a, "rejected": c.b}
@@ -191,6 +197,7 @@ def pairs_of(choices: Iterable[Choice]) -> list[dict[str, str]]:
 
 # --------------------------------------------------------------------------------------------------------- the file
 
+TOO_LARGE = N_("it is larger than 10 MB, more than choices can be")
 TOO_LONG = N_("it is longer than a choice can be")
 NO_JSON = N_("it is no complete line of JSON")
 OTHER_FIELDS = N_("its fields are not those of a choice")
@@ -232,6 +239,9 @@ def read_choices(file: str | Path) -> list[Choice]:
     Args:
         file: where a `PreferenceLabeller` keeps its answers. Lines that hold no choice are left out with a warning.
 
+    Returns:
+        The choices.
+
     Raises:
         FileNotFoundError: there is no such file.
     """
@@ -250,6 +260,8 @@ def _read(path: Path) -> Content:
     choices, damage, raw, number, begin = {}, [], b"", 0, True
     try:
         with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size > MOST_BYTES:
+                raise OSError(errno.EFBIG, _(TOO_LARGE))
             for raw, whole in _lines(file):
                 number += begin
                 begin = raw.endswith(b"\n")
@@ -473,17 +485,30 @@ def judge_log_odds(judge: Any, label: str = "POSITIVE") -> JudgeLogOdds:
     Args:
         judge: a text-classification pipeline.
         label: the label looked for.
+
+    Returns:
+        The feature.
     """
     return JudgeLogOdds(judge, label)
 
 
 def length_in_words(prompt: str, response: str) -> float:
-    """A feature: how many words a response has."""
+    """A feature: how many words a response has.
+
+    Examples:
+        >>> length_in_words("The film is", " a joy to watch.")
+        4.0
+    """
     return float(len(response.split()))
 
 
 def variety(prompt: str, response: str) -> float:
-    """A feature: different words over all words of a response, from 0 (no word) to 1 (none comes twice)."""
+    """A feature: different words over all words of a response, from 0 (no word) to 1 (none comes twice).
+
+    Examples:
+        >>> variety("The film is", " so so")
+        0.5
+    """
     words = [word.strip(".,;:!?()\"'").lower() for word in response.split()]
     return len(set(words)) / len(words) if words else 0.0
 
@@ -493,6 +518,9 @@ def ready_features(judge: Any = None) -> dict[str, Feature]:
 
     Args:
         judge: a text-classification pipeline, or None.
+
+    Returns:
+        Features by name.
     """
     judged = {N_("judge's log-odds"): judge_log_odds(judge)} if judge is not None else {}
     return judged | {N_("length in words"): length_in_words, N_("variety of words"): variety}
@@ -633,14 +661,14 @@ class Taste:
         return "\n".join([self._title(), *table, *self.sentences()])
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in _head())
+        head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in _head())
         body = ""
         for name, *cells in self.rows():
-            numbers = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-            body += f'<tr><th scope="row">{html.escape(name)}</th>{numbers}</tr>'
-        words = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in self.sentences())
-        caption = f"<caption>{html.escape(self._title())}</caption>"
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{words}"
+            numbers = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+            body += f'<tr><th scope="row">{escape(name)}</th>{numbers}</tr>'
+        words = "".join(f"<p>{escape(sentence)}</p>" for sentence in self.sentences())
+        caption = f"<caption>{escape(self._title())}</caption>"
+        return no_formulas(f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{words}")
 
 
 def _head() -> tuple[str, str, str, str]:
@@ -749,14 +777,32 @@ def fit(x: np.ndarray, wins: np.ndarray, start: np.ndarray | None = None) -> np.
 
 
 def penalised_likelihood(weights: np.ndarray, x: np.ndarray, wins: np.ndarray) -> float:
-    """Σ win·ln σ(x·w) + (1 − win)·ln σ(−x·w) − |w|² / (2·PRIOR²)."""
+    """``Σ win·ln σ(x·w) + (1 − win)·ln σ(−x·w) − |w|² / (2·PRIOR²)``.
+
+    Args:
+        weights: w, (K,).
+        x: what each weight is multiplied by, (N, K).
+        wins: 1, 0 or, for a tie, 0.5, (N,).
+
+    Returns:
+        In nats.
+    """
     margins = x @ weights
     likelihood = -(wins * np.logaddexp(0, -margins) + (1 - wins) * np.logaddexp(0, margins)).sum()
     return float(likelihood - weights @ weights / (2 * PRIOR**2))
 
 
 def slope(weights: np.ndarray, x: np.ndarray, wins: np.ndarray) -> np.ndarray:
-    """Gradient of `penalised_likelihood`: Σ (win − σ(x·w)) x − w / PRIOR²."""
+    """Gradient of `penalised_likelihood`: Σ (win − σ(x·w)) x − w / PRIOR².
+
+    Args:
+        weights: w, (K,).
+        x: what each weight is multiplied by, (N, K).
+        wins: 1, 0 or, for a tie, 0.5, (N,).
+
+    Returns:
+        (K,); 0 at the maximum.
+    """
     return (wins - _sigmoid(x @ weights)) @ x - weights / PRIOR**2
 
 
@@ -793,6 +839,9 @@ def consistency(choices: Iterable[Choice]) -> Share:
 
     Args:
         choices: in any order.
+
+    Returns:
+        How many of how many.
     """
     answers = {(choice.prompt, choice.a, choice.b): choice.win for choice in choices}
     alike = [

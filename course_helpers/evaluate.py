@@ -44,6 +44,10 @@ class Interval:
         mean: the estimate.
         low: lower end.
         high: upper end.
+
+    Examples:
+        >>> str(Interval(0.5, 0.4, 0.6)), 0.45 in Interval(0.5, 0.4, 0.6)
+        ('0.50 ± 0.10', True)
     """
 
     mean: float
@@ -59,8 +63,15 @@ class Interval:
         Args:
             values: (N, K) or (N,).
 
+        Returns:
+            The mean with its interval.
+
         Raises:
             ValueError: another shape, or no values.
+
+        Examples:
+            >>> f"{Interval.of([0.0, 1.0]):.3f}"  # 1.96 · std / √2, and std = 1/√2
+            '0.500 ± 0.980'
         """
         means = _query_means(values)
         spread = means.std(ddof=1) if len(means) > 1 else math.nan
@@ -80,8 +91,15 @@ class Interval:
             repeats: sets of queries drawn.
             seed: of a generator of its own.
 
+        Returns:
+            The mean with its interval.
+
         Raises:
             ValueError: another shape, no values, or no repeats.
+
+        Examples:
+            >>> str(Interval.bootstrap([3.0, 3.0, 3.0]))  # no query differs from another
+            '3.00 ± 0.00'
         """
         check_whole("repeats", repeats, at_least=1)
         means = _query_means(values)
@@ -185,6 +203,10 @@ def distinct_n(texts: Sequence[str | Sequence[int]], n: int) -> float:
     Returns:
         A number above 0, at most 1; NaN if no text has n tokens.
 
+    Examples:
+        >>> distinct_n(["so good so good"], 1), distinct_n(["a fine and moving film"], 1)
+        (0.5, 1.0)
+
     Source: Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models".
     """
     check_whole("n", n, at_least=1)
@@ -229,6 +251,9 @@ def evaluate(
         temperature: τ. The policy is then the one at this temperature, and the KL its distance to π_ref at τ = 1.
         seed: of the draws.
         batch_size: responses drawn and judged together.
+
+    Returns:
+        Reward, KL and variety, with the texts they were measured on.
 
     Raises:
         ValueError: an argument outside its range, no prompts, or one that does not fit the model's context.
@@ -318,6 +343,9 @@ def response_log_probs(
         responses: B tensors of token ids, EOS included where it came.
         pad_token_id: fills shorter rows; it is masked.
         temperature: logits are divided by it.
+
+    Returns:
+        (B,), at most 0.
     """
     logits, batch = _response_logits(model, queries, responses, pad_token_id)
     return (log_probs_of(logits / temperature, batch.responses) * batch.response_mask).sum(dim=1).cpu()
@@ -332,7 +360,7 @@ class SequenceKL(NamedTuple):
     drawn, and between policies far apart that can outweigh the gain.
 
     Attributes:
-        exact: Σ_t KL(π_θ(·|ω_<t, X)‖π_ref(·|ω_<t, X)); never negative.
+        exact: ``Σ_t KL(π_θ(·|ω_<t, X)‖π_ref(·|ω_<t, X))``; never negative.
         k1: Σ_t −ln ρ = ln π_θ(Y|X) − ln π_ref(Y|X); single responses may be below 0.
         k2: Σ_t ½ (ln ρ)²; never negative, but its mean is another number, close to the KL while the policies are close.
         k3: Σ_t (ρ − 1 − ln ρ); never negative, but huge where π_ref is much the likelier to write a token.
@@ -356,7 +384,8 @@ def sequence_kls(
     """How far π_θ is from π_ref along given responses; averaged over draws from π_θ it is KL(π_θ‖π_ref).
 
     The KL of sequences is a sum over steps, each on average over the prefixes that π_θ writes (the chain rule):
-    KL(π_θ‖π_ref) = E_Y[Σ_t KL(π_θ(·|ω_<t, X)‖π_ref(·|ω_<t, X))]. The step that draws EOS counts, those after it do not.
+    ``KL(π_θ‖π_ref) = E_Y[Σ_t KL(π_θ(·|ω_<t, X)‖π_ref(·|ω_<t, X))]``. The step that draws EOS counts, those after it do
+    not.
 
     Args:
         policy: π_θ, a causal language model, with a value head or without; looked at in eval mode.
@@ -499,6 +528,9 @@ def win_rate(
         batch_size: responses drawn and judged together.
         temperature: τ of both policies.
 
+    Returns:
+        The share won, with the texts that were compared.
+
     Raises:
         ValueError: an argument outside its range, no prompts, or one that does not fit the models' context.
     """
@@ -525,6 +557,9 @@ def compare(ours: Evaluation, theirs: Evaluation) -> WinRate:
         ours: of the policy.
         theirs: of the one it is held against, on the same queries and for the same label; the responses to each query
             may be more or fewer.
+
+    Returns:
+        The share won, with the texts that were compared.
 
     Raises:
         ValueError: other queries, or another label.

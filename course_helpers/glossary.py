@@ -12,16 +12,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from functools import cached_property, lru_cache
-from html import escape
-from pathlib import Path
 
 import yaml
 
+from course_helpers.assets import asset
 from course_helpers.checks import require
-from course_helpers.prose import prose
+from course_helpers.prose import escape, no_formulas, prose
 from course_helpers.translation import TAGS, _, language, ngettext
 
-FILE = Path(__file__).parent / "assets" / "glossary.yaml"
 MOST_OTHERS = 8
 
 # How well a name fits what was typed, best first.
@@ -111,8 +109,15 @@ class Entry:
 
 @lru_cache
 def entries() -> tuple[Entry, ...]:
-    """All entries, in the order of the file."""
-    return tuple(_entry(fields) for fields in yaml.safe_load(FILE.read_text(encoding="utf-8")))
+    """All entries, in the order of the file.
+
+    Returns:
+        All of them, read once and kept.
+
+    Raises:
+        AssetError: the file is missing or damaged.
+    """
+    return tuple(_entry(fields) for fields in yaml.safe_load(asset("glossary.yaml").read_text(encoding="utf-8")))
 
 
 def _entry(fields: dict) -> Entry:
@@ -135,7 +140,12 @@ def related(entry: Entry) -> list[Entry]:
 
 
 def fold(text: str) -> str:
-    """A text without what the search ignores: case, accents, kinds of dashes, signs of LaTeX, extra spaces."""
+    """A text without what the search ignores: case, accents, kinds of dashes, signs of LaTeX, extra spaces.
+
+    Examples:
+        >>> fold("Função de Partição") == fold("funcao de particao"), fold("log-odds")
+        (True, 'log odds')
+    """
     letters = (sign for sign in unicodedata.normalize("NFKD", text) if not unicodedata.combining(sign))
     return " ".join("".join(letters).casefold().translate(SAME).split())
 
@@ -150,6 +160,15 @@ def find(entries: Iterable[Entry], query: str) -> list[Entry]:
     Args:
         entries: where to look.
         query: a name, symbol or abbreviation in either language.
+
+    Returns:
+        The entries; none if nothing is like the query.
+
+    Examples:
+        >>> [entry.en.term for entry in find(entries(), "rollout")][:1]
+        ['rollout']
+        >>> find(entries(), "rolout")[0].en.term  # typing errors are forgiven
+        'rollout'
     """
     key = fold(query)
     if not key:
@@ -187,7 +206,12 @@ def alike(entries: Iterable[Entry], key: str) -> list[Entry]:
 
 
 def nearest(entries: Iterable[Entry], query: str, count: int = 3) -> list[Entry]:
-    """The entries whose terms are spelt most like a query, however little that is."""
+    """The entries whose terms are spelt most like a query, however little that is.
+
+    Examples:
+        >>> len(nearest(entries(), "qwertz"))
+        3
+    """
     matcher, scored, best = _matcher(fold(query)), [], [0.0] * count
     for entry in entries:  # only what may still be among the best is worth a close look
         share = max(_likeness(matcher, fold(w.term), best[0]) for w in (entry.en, entry.pt))
@@ -287,7 +311,7 @@ class Answer:
 
     def _repr_html_(self) -> str:
         best = entry_html(self.found[0], related(self.found[0])) if self.found else ""
-        return f"{best}<p>{escape(self.in_words())}</p>"
+        return no_formulas(f"{best}<p>{escape(self.in_words())}</p>")
 
     def __repr__(self) -> str:
         """The same as plain text."""
@@ -315,7 +339,7 @@ class Listing:
         return ngettext("{count} term", "{count} terms", count).format(count=count)
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(self.title())}</p>{table_html(self.ordered())}"
+        return no_formulas(f"<p>{escape(self.title())}</p>{table_html(self.ordered())}")
 
     def __repr__(self) -> str:
         """One line a term."""
@@ -352,6 +376,10 @@ def glossary(query: str = "") -> Answer | Listing:
 
     Raises:
         ValueError: the query is no text.
+
+    Examples:
+        >>> glossary("KL").found[0].en.term
+        'Kullback-Leibler divergence'
     """
     require(isinstance(query, str), "query", query, 'a text, such as "KL" or "β"')
     if not query.strip():

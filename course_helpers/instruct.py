@@ -26,15 +26,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import SFTConfig, SFTTrainer
 
 from course_helpers.checks import check_whole, is_finite, require
-from course_helpers.dpo.training import context_length, lora_config, machine_settings, quiet
+from course_helpers.dpo.training import LESS_MEMORY, context_length, lora_config, machine_settings, quiet
 from course_helpers.evaluate import NORMAL_95, Interval
-from course_helpers.memory import keep_freed_memory
+from course_helpers.memory import enough_memory_for, keep_freed_memory
 from course_helpers.onednn import faster_products
 from course_helpers.prompts import question_prompt
 from course_helpers.rollouts import evaluation_mode
 from course_helpers.translation import _
 
-NO_LABEL = -100  # what the loss leaves out, in every library built on PyTorch
+NO_LABEL = -100
+"""The label of a token that the loss leaves out, in every library built on PyTorch."""
 Row = dict[str, list[int]]
 # Names of layers in GPT-2, and in models built like Llama.
 MLP = ("mlp.c_fc", "mlp.c_proj", "gate_proj", "up_proj", "down_proj")
@@ -45,23 +46,41 @@ class Question(Protocol):
     """What an answer is asked for: an example of a taxonomy, of a teacher, or one's own."""
 
     @property
-    def context(self) -> str | None: ...  # noqa: D102
+    def context(self) -> str | None:
+        """The text that the question is about, or None."""
+
     @property
-    def question(self) -> str: ...  # noqa: D102
+    def question(self) -> str:
+        """What is asked."""
+
     @property
-    def answer(self) -> str: ...  # noqa: D102
+    def answer(self) -> str:
+        """What is to be answered."""
 
 
 # ---------------------------------------------------------------------------------------------------------------- rows
 
 
 def prompt_of(example: Question) -> str:
-    """X of an example, as `question_prompt` writes it."""
+    """X of an example, as `question_prompt` writes it.
+
+    Examples:
+        >>> from course_helpers.taxonomy import Seed
+        >>> print(prompt_of(Seed(None, "Who won?", "The Paper Lantern.")))
+        Question: Who won?
+        Answer:
+    """
     return question_prompt(example.context, example.question)
 
 
 def completion_of(example: Question) -> str:
-    """Y: the answer, with the space that stands before a word."""
+    """Y: the answer, with the space that stands before a word.
+
+    Examples:
+        >>> from course_helpers.taxonomy import Seed
+        >>> completion_of(Seed(None, "Who won?", "The Paper Lantern."))
+        ' The Paper Lantern.'
+    """
     return f" {example.answer}"
 
 
@@ -69,6 +88,11 @@ def tokens_and_labels(tokenizer: PreTrainedTokenizerBase, prompt: str, completio
     """One row of training: tokens of X and Y with the end of text, and labels for those of Y alone.
 
     The model is not taught to write questions, only to answer them and to stop.
+
+    Args:
+        tokenizer: of the model that is to be trained.
+        prompt: X.
+        completion: Y, with the space that stands before it.
 
     Returns:
         ``input_ids`` and ``labels``, both (T); a label of -100 is left out of the loss.
@@ -83,7 +107,12 @@ def instruction_rows(tokenizer: PreTrainedTokenizerBase, examples: Sequence[Ques
 
 
 def review_rows(reviews: Sequence[Sequence[int]]) -> list[Row]:
-    """Rows of plain text: every token but the first has a label, as in pre-training."""
+    """Rows of plain text: every token but the first has a label, as in pre-training.
+
+    Examples:
+        >>> review_rows([[0, 5, 7]])
+        [{'input_ids': [0, 5, 7], 'labels': [0, 5, 7]}]
+    """
     return [{"input_ids": list(tokens), "labels": list(tokens)} for tokens in reviews]
 
 
@@ -96,8 +125,15 @@ def mix(rows: Sequence[Any], replay: Sequence[Any], share: float, seed: int = 0)
         share: part of the mixture that is replay, 0 ≤ share < 1: n rows get n · share / (1 − share) of them.
         seed: of the draws and of the order.
 
+    Returns:
+        The mixture.
+
     Raises:
         ValueError: a share outside its range, or nothing to replay.
+
+    Examples:
+        >>> sorted(mix(["new", "new", "new"], ["old"], share=0.25))  # every fourth row is an old one
+        ['new', 'new', 'new', 'old']
     """
     require(is_finite(share) and 0 <= share < 1, "share", share, "a number from 0 up to, not including, 1")
     count = round(len(rows) * share / (1 - share))
@@ -179,7 +215,9 @@ class Phase:
 # Learning and Induction Heads"). An adapter on all layers does worse on words not seen in training, and spoils the
 # reviews more.
 KNOWLEDGE_PHASE = Phase(steps=180, learning_rate=4e-3, rank=16, layers=MLP, reviews=0.3)
+"""How the course trains knowledge: an adapter on the layers of each MLP."""
 SKILL_PHASE = Phase(steps=250, learning_rate=5e-3, rank=32, layers=ATTENTION, reviews=1 / 3)
+"""How the course trains a skill: an adapter on attention."""
 
 
 def tune_phase(
@@ -199,6 +237,9 @@ def tune_phase(
         rows: of instructions, with those to replay among them (`mix`).
         reviews: rows of plain text (`review_rows`).
         seed: of the mixture, of LoRA's first weights and of the order.
+
+    Returns:
+        The tuned model, its losses and its time.
     """
     wanted = phase.steps * phase.batch_size * (1 - phase.reviews)
     rounds = math.ceil(wanted / max(1, len(rows)))
@@ -230,6 +271,7 @@ class Tuned:
     seconds: float
 
 
+@enough_memory_for("this training", f"The model given is as it was. {LESS_MEMORY}")
 def tune(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -257,8 +299,12 @@ def tune(
         callbacks: of the transformers library, such as live curves.
         **others: any field of `trl.SFTConfig`; they win.
 
+    Returns:
+        The tuned model, its losses and its time.
+
     Raises:
         ValueError: no rows, a row longer than the model's context, or a setting outside its range.
+        NotEnoughMemoryError: the memory does not suffice.
     """
     require(is_finite(learning_rate) and learning_rate > 0, "learning_rate", learning_rate, "a number above 0")
     require(is_finite(epochs) and epochs > 0, "epochs", epochs, "a number above 0")
@@ -312,6 +358,10 @@ class Score:
         right: answers equal to the example's, but for spaces around them.
         count: examples asked.
         wrong: example and answer of each that was not.
+
+    Examples:
+        >>> print(Score(right=10, count=10, wrong=()))  # all were right, and yet it is not certain
+        10 of 10 right: 1.00 (0.72 to 1.00)
     """
 
     right: int
@@ -344,7 +394,18 @@ def answers(
     max_new_tokens: int = 24,
     batch_size: int = 64,
 ) -> list[str]:
-    """The likeliest answer token by token (greedy), without spaces around it; cut where the model ends the text."""
+    """The likeliest answer token by token (greedy), without spaces around it; cut where the model ends the text.
+
+    Args:
+        model: the policy.
+        tokenizer: of the model.
+        examples: what to ask; their own answers are not looked at.
+        max_new_tokens: longest answer.
+        batch_size: questions asked together.
+
+    Returns:
+        An answer to each example.
+    """
     texts: list[str] = []
     with evaluation_mode(model), faster_products(model.device):
         for start in range(0, len(examples), batch_size):
@@ -362,6 +423,14 @@ def success(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, examples: Sequence[Question]
 ) -> Score:
     """Ask all examples and compare word for word.
+
+    Args:
+        model: the policy.
+        tokenizer: of the model.
+        examples: one or more.
+
+    Returns:
+        How many are right, and those that are not.
 
     Raises:
         ValueError: no examples.
@@ -391,6 +460,9 @@ def perplexity(
         tokenizer: of the model.
         texts: not empty.
         max_tokens: read of each text.
+
+    Returns:
+        From 1, for a model that always knows what comes, upwards.
 
     Raises:
         ValueError: no text with a token.

@@ -8,7 +8,6 @@ the language of the moment.
 from __future__ import annotations
 
 import base64
-import html
 import io
 import math
 import time
@@ -22,25 +21,42 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from course_helpers.checks import check_whole, is_finite, require
-from course_helpers.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED
+from course_helpers.plots import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, plain
+from course_helpers.prose import escape, no_formulas
 from course_helpers.tokens import readable
 from course_helpers.translation import N_, _, language
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One panel: its name, what it shows and in which unit, the key of the statistics it is fed with, its colour."""
+    """One panel.
+
+    Attributes:
+        name: by which the numbers are kept.
+        label: what it shows, and in which unit.
+        key: of the statistics it is fed with.
+        colour: of the line.
+        known: a value known beforehand, drawn as a dotted line.
+    """
 
     name: str
     label: str
     key: str
     colour: str
-    known: float | None = None  # a value known beforehand, drawn as a dotted line
+    known: float | None = None
 
 
 @dataclass(frozen=True)
 class Words:
-    """What is said of a run: before its first iteration, how far it is, and of all of it."""
+    """What is said of a run. Each is a text in English, marked with `N_`, with names in braces.
+
+    Attributes:
+        begun: before its first iteration.
+        count: how far it is, if nobody knows how far it goes.
+        left: how far it is, and how long it will still take.
+        nothing: of a run without an iteration.
+        all: of the whole run, in a sentence for whoever does not see the curves.
+    """
 
     begun: str
     count: str
@@ -69,6 +85,13 @@ def moving_average(values: Sequence[float], window: int) -> np.ndarray:
     Args:
         values: n numbers.
         window: how many are averaged, at least 1; half of them on either side.
+
+    Returns:
+        As many numbers; NaN where there is no other.
+
+    Examples:
+        >>> moving_average([1.0, 2.0, 6.0], window=3).tolist()  # at the ends there is none to either side
+        [1.0, 3.0, 6.0]
     """
     y = np.asarray(values, dtype=float)
     reach = [min(window // 2, place, len(y) - 1 - place) for place in range(len(y))]
@@ -298,7 +321,7 @@ class LiveCurves:
             axes.axhline(self.target, color=GREY, linestyle="--", linewidth=1.5)
             axes.annotate(_("target"), (1, self.target), xycoords=("axes fraction", "data"), ha="right", va="bottom")
         self._fixed = {name: len(points.axes.lines) for name, (points, _line) in self._lines.items()}
-        self.figure.suptitle(self.title.replace("$", r"\$"), fontsize=12, x=0.075, ha="left")
+        self.figure.suptitle(plain(self.title), fontsize=12, x=0.075, ha="left")
 
     def _dress(self, axes: Axes, curve: Curve) -> None:
         axes.set_title(_(curve.label), fontsize=10)
@@ -317,7 +340,7 @@ class LiveCurves:
             return
         source = base64.b64encode(self.draw()).decode()
         picture = f'<img alt="{_safe(self.in_words())}" src="data:image/png;base64,{source}">'
-        self._send({"text/html": f"<p>{_safe(self.progress())}</p>{picture}{self.samples_html()}"})
+        self._send({"text/html": no_formulas(f"<p>{_safe(self.progress())}</p>{picture}{self.samples_html()}")})
         self._last_cost = self.clock() - began
         self.drawing_seconds += self._last_cost
 
@@ -336,7 +359,8 @@ class LiveCurves:
         image = {"image/png": base64.b64encode(_smaller(self.draw())).decode() + "\n"}
         self._send(image, {"image/png": {"alt": words}})
         texts = "".join(f"\n{readable(q)} → {readable(r)} ({reward:.2f})" for q, r, reward in self.texts)
-        display({"text/html": f"<p>{_safe(words)}</p>{self.samples_html()}", "text/plain": words + texts}, raw=True)
+        page = no_formulas(f"<p>{_safe(words)}</p>{self.samples_html()}")
+        display({"text/html": page, "text/plain": words + texts}, raw=True)
         self._handle = None
 
     def _send(self, data: dict[str, str], metadata: dict | None = None) -> None:
@@ -375,4 +399,4 @@ def _number(value: float) -> str:
 
 def _safe(text: str) -> str:
     """Text for HTML: markup in it is shown, not obeyed; so are signs that cannot be seen."""
-    return html.escape(readable(text), quote=True)
+    return escape(readable(text))

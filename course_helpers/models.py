@@ -8,7 +8,8 @@ a lesson reads the same at every scale. Weights are read from safetensors only.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from transformers import (
 from transformers.utils import logging
 
 from course_helpers.assets import asset
+from course_helpers.files import is_full
+from course_helpers.memory import enough_memory_for
 
 FULL = {
     "policy": "lvwerra/gpt2-imdb",
@@ -73,23 +76,112 @@ def locate(name: str | Path, role: str) -> tuple[str, bool]:
 def _hub_has(repo: str, kind: str) -> bool:
     """True if the Hub has `repo` now, False if only the local cache has it; asks once, without retries."""
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     try:
         HfApi().repo_info(repo, repo_type=kind, timeout=5)
         return True
-    except GatedRepoError:
-        raise LoadError(f"{repo!r} asks for a log-in on the Hub: accept its terms there, or use 'small'.") from None
-    except (RepositoryNotFoundError, HFValidationError):
-        raise LoadError(f"The Hub has no {kind} {repo!r}: check its spelling, or use 'small'.") from None
     except Exception as error:  # whatever the network stack raises, the learner needs one sentence
+        refused = _refused(repo, kind, error)
+        if refused is not None:
+            raise refused from None
         file = "README.md" if kind == "dataset" else "config.json"
         if isinstance(try_to_load_from_cache(repo, file, repo_type=kind), str):
             return False
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        why = type(error).__name__ if status is None else f"HTTP {status}"
         raise LoadError(
-            f"{repo!r} is not on this machine and the Hub cannot be reached ({type(error).__name__}): "
+            f"{repo!r} is not on this machine and the Hub cannot be reached ({why}): "
             "go online once to download it, give a folder that holds it, or use 'small'."
         ) from None
+
+
+def _refused(repo: str, kind: str, error: BaseException) -> LoadError | None:
+    """What to say of an error if the Hub was reached and says no; None for any other error."""
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+
+    for each in _with_causes(error):
+        if isinstance(each, GatedRepoError):
+            return LoadError(
+                f"{repo!r} asks for a log-in on the Hub: accept its terms there and log in with `hf auth login`, or "
+                "use 'small'."
+            )
+        if isinstance(each, RepositoryNotFoundError | HFValidationError):
+            return LoadError(f"The Hub has no {kind} {repo!r}: check its spelling, or use 'small'.")
+        status = getattr(getattr(each, "response", None), "status_code", None)
+        if status in (401, 403):
+            return LoadError(
+                f"The Hub does not give you the {kind} {repo!r} (HTTP {status}): log in with `hf auth login` as "
+                "someone who may read it, or use 'small'."
+            )
+    return None
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+@contextmanager
+def sentences(place: str, local: bool, kind: str = "model") -> Iterator[None]:
+    """Turn what loading raises into one sentence with the reason and what to do.
+
+    Args:
+        place: a folder or Hub id.
+        local: whether the network is left alone.
+        kind: "model" or "dataset".
+
+    Raises:
+        LoadError: in place of every error of the block that comes from files or the network.
+    """
+    from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+
+    try:
+        yield
+    except LoadError:
+        raise
+    except (OSError, ValueError, HTTPError) as error:
+        reason = _first_sentence(error)
+        if "custom code" in reason:
+            raise LoadError(foreign_code(place)) from None
+        if Path(place).is_dir():
+            raise LoadError(_unfit(place, kind, reason)) from None
+        if refused := _refused(place, kind, error):
+            raise refused from None
+        if is_full(error):
+            raise LoadError(
+                f"{place!r} cannot be downloaded: the disk is full. Free some space, or set the environment variable "
+                "HF_HOME to a folder on another disk; then do the same again."
+            ) from None
+        lost = (ConnectionError, TimeoutError, HTTPError, LocalEntryNotFoundError)
+        if local:
+            raise LoadError(
+                f"{place!r} is on this machine only in part, and the Hub cannot be reached: go online and do the same "
+                f"again to download the rest, give a folder that holds it, or use 'small'. The reason: {reason}"
+            ) from None
+        for each in _with_causes(error):
+            if isinstance(each, lost):
+                raise LoadError(
+                    f"The download of {place!r} broke off: do the same again when the network is back (what has come "
+                    f"whole is not downloaded again), or use 'small'. The reason: {_first_sentence(each)}"
+                ) from None
+        raise LoadError(_unfit(place, kind, reason)) from None
+
+
+def _first_sentence(error: BaseException) -> str:
+    """What an error says first; transformers goes on with advice that does not fit here."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].split(". If you ")[0]
+
+
+def _unfit(place: str, kind: str, reason: str) -> str:
+    if kind == "dataset":
+        return f"{place!r} cannot be read as a data set: give another Hub id, or use 'small'. The reason: {reason}"
+    return (
+        f"{place!r} cannot be loaded. It has to hold config.json, model.safetensors (pickled weights are not read) "
+        f"and tokenizer.json, as a folder written by save_pretrained does. transformers says: {reason}"
+    )
 
 
 def _read(loader: type, place: str, local: bool, **options: object) -> object:
@@ -97,16 +189,20 @@ def _read(loader: type, place: str, local: bool, **options: object) -> object:
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        return loader.from_pretrained(place, local_files_only=local, **options)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise LoadError(
-            f"{place!r} cannot be loaded. It has to hold config.json, model.safetensors (pickled weights are not read) "
-            f"and tokenizer.json, as a folder written by save_pretrained does. transformers says: {reason}"
-        ) from None
+        # Left open, transformers would ask the learner whether to run code that lies beside the weights.
+        with sentences(place, local):
+            return loader.from_pretrained(place, local_files_only=local, trust_remote_code=False, **options)
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+def foreign_code(place: str) -> str:
+    """What is said of a model that only code of its own could load."""
+    return (
+        f"{place!r} asks for code of its own (auto_map in config.json), and code from a model's folder is never run "
+        "here: choose a model whose architecture transformers knows, or 'small'."
+    )
 
 
 def best_device() -> torch.device:
@@ -141,6 +237,13 @@ def load_reference(name: str | Path = "small", device: str | torch.device | None
     """Load π_ref: the same model as `load_policy`, frozen.
 
     Its parameters take no gradient, so no optimizer can move the reference by mistake.
+
+    Args:
+        name: as for `load_policy`.
+        device: likewise.
+
+    Returns:
+        The model in float32 and eval mode.
     """
     model, _ = load_policy(name, device)
     return model.requires_grad_(False)
@@ -160,6 +263,9 @@ def load_judge(name: str | Path = "small", device: str | torch.device | None = N
     Args:
         name: ``"small"``, ``"second"``, ``"full"``, a Hub id, or a folder.
         device: where to put it; the accelerator if there is one when None.
+
+    Returns:
+        The pipeline.
 
     Source: Gao, Schulman and Hilton (2023), "Scaling Laws for Reward Model Overoptimization", where the judge that
     measures is a larger one, the gold reward model.
@@ -187,8 +293,16 @@ def score(pipe_outputs: Sequence[Sequence[dict]], label: str = "POSITIVE") -> li
         pipe_outputs: what ``judge(texts, top_k=None)`` returned: a list of ``{"label", "score"}`` for each text.
         label: the label whose score is wanted.
 
+    Returns:
+        One number a text, in their order.
+
     Raises:
         ValueError: an output does not hold that label.
+
+    Examples:
+        >>> judged = [[{"label": "NEGATIVE", "score": 0.1}, {"label": "POSITIVE", "score": 0.9}]]
+        >>> score(judged, "POSITIVE")
+        [0.9]
     """
     scores = []
     for index, output in enumerate(pipe_outputs):
@@ -201,6 +315,7 @@ def score(pipe_outputs: Sequence[Sequence[dict]], label: str = "POSITIVE") -> li
     return scores
 
 
+@enough_memory_for("judging these texts", "Judge fewer at a time: pass a smaller batch_size.")
 def log_odds(judge: Pipeline, texts: Sequence[str], label: str = "POSITIVE", batch_size: int = 64) -> list[float]:
     """ln P/(1 − P) of a label for each text: with two labels, the difference of the judge's two raw logits.
 
@@ -211,6 +326,9 @@ def log_odds(judge: Pipeline, texts: Sequence[str], label: str = "POSITIVE", bat
         texts: to be judged.
         label: the label looked for.
         batch_size: texts judged together.
+
+    Returns:
+        One number a text, in nats.
 
     Raises:
         ValueError: the judge has no such label.

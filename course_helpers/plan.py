@@ -23,6 +23,7 @@ ROOM = 0.1  # of a GPU, left free for what is not counted
 UTILISATION = 0.3  # of a chip's best rate, in training and in reading a text
 READ_RATE = 0.5  # of the memory's best rate, in generation
 METHODS = ("sft", "reward", "ppo", "dpo", "grpo", "best-of-n")
+"""What can be planned."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ GPT2 = {
     "gpt2-large": Shape(36, 1280, 20),
     "gpt2-xl": Shape(48, 1600, 25),
 }
+"""The four sizes of GPT-2 by name."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ GPUS = (
     Gpu("H100, 80 GB", 80, 989e12, 3350e9, 450e9),
     Gpu("H200, 141 GB", 141, 989e12, 4800e9, 450e9),
 )
+"""Kinds of GPUs that can be rented, the smallest first."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,12 @@ class Plan:
     recompute: bool = False
 
     def texts(self, method: str) -> tuple[int, int]:
-        """Texts in one pass on one GPU, and tokens of each: of longer ones, fewer."""
+        """Texts in one pass on one GPU, and tokens of each: of longer ones, fewer.
+
+        Examples:
+            >>> Plan(query=8, response=48, sequences=32).texts("ppo")
+            (32, 56)
+        """
         tokens = self.query + self.response
         if method != "sft":
             return self.sequences, tokens
@@ -129,12 +137,22 @@ class Plan:
 
 
 def block_parameters(shape: Shape) -> int:
-    """Parameters of one block: 12h² in its matrices, 13h in its biases and two layer norms."""
+    """Parameters of one block: 12h² in its matrices, 13h in its biases and two layer norms.
+
+    Examples:
+        >>> block_parameters(GPT2["gpt2"])
+        7087872
+    """
     return 12 * shape.width**2 + 13 * shape.width
 
 
 def parameters(shape: Shape) -> int:
-    """All parameters: embeddings of tokens (which also write the logits) and of positions, blocks, the last norm."""
+    """All parameters: embeddings of tokens (which also write the logits) and of positions, blocks, the last norm.
+
+    Examples:
+        >>> f"{parameters(GPT2['gpt2']):,}"
+        '124,439,808'
+    """
     embeddings = (shape.vocabulary + shape.context) * shape.width
     return embeddings + shape.layers * block_parameters(shape) + 2 * shape.width
 
@@ -143,6 +161,13 @@ def trained_parameters(plan: Plan) -> int:
     """Parameters that take a gradient: all, or LoRA's.
 
     LoRA puts r·(in + out) beside each matrix; a block's four are h × 3h, h × h, h × 4h and 4h × h: 16rh in all.
+
+    Returns:
+        How many.
+
+    Examples:
+        >>> trained_parameters(Plan(GPT2["gpt2"], lora_rank=16))  # 16 · 16 · 768 · 12, of 124 millions
+        2359296
 
     Source: Hu et al. 2022, section 4.1.
     """
@@ -182,6 +207,11 @@ def activation_bytes(
     Returns:
         Bytes.
 
+    Examples:
+        >>> shape = GPT2["gpt2"]  # in float16 with a fused GELU the paper counts 34 bytes of each value
+        >>> activation_bytes(shape, sequences=1, tokens=1, gelu_keeps=0) / (shape.layers * shape.width)
+        34.0
+
     Source: Korthikanti et al. 2022, equation 1, s·b·h·(34 + 5as/h), without its second term, which attention in tiles
     does not keep, and with values of any size in place of float16; recomputation keeps 2sbh a block, as they say, and
     here one whole block besides.
@@ -194,12 +224,39 @@ def activation_bytes(
 
 
 def logit_bytes(shape: Shape, sequences: int, tokens: int) -> int:
-    """Logits of every position in float32, b·s·V·4 bytes, as often as a loss keeps them (`LOGIT_COPIES`)."""
+    """Logits of every position in float32, b·s·V·4 bytes, as often as a loss keeps them (`LOGIT_COPIES`).
+
+    Args:
+        shape: of the model.
+        sequences: b.
+        tokens: s, of each.
+
+    Returns:
+        Bytes.
+
+    Examples:
+        >>> logit_bytes(GPT2["gpt2"], sequences=1, tokens=1)  # 3 copies · 50,257 tokens · 4 bytes
+        603084
+    """
     return LOGIT_COPIES * sequences * tokens * shape.vocabulary * 4
 
 
 def cache_bytes(shape: Shape, sequences: int, tokens: int, value_bytes: int = 2) -> int:
-    """Keys and values of every layer and token: 2·L·b·s·h values."""
+    """Keys and values of every layer and token: 2·L·b·s·h values.
+
+    Args:
+        shape: of the model.
+        sequences: b.
+        tokens: s, of each.
+        value_bytes: 2 in bf16, 4 in float32.
+
+    Returns:
+        Bytes.
+
+    Examples:
+        >>> cache_bytes(GPT2["gpt2"], sequences=1, tokens=1)  # 2 · 12 layers · 768 values · 2 bytes
+        36864
+    """
     return 2 * shape.layers * sequences * tokens * shape.width * value_bytes
 
 
@@ -224,6 +281,12 @@ def memory(method: str, plan: Plan, gpus: int = 1, sharded: bool = False) -> dic
 
     Raises:
         ValueError: an unknown method or number of GPUs.
+
+    Examples:
+        >>> plan = Plan(GPT2["gpt2"])
+        >>> held = memory("dpo", plan)
+        >>> sum(held[name] for name in STATES) / parameters(plan.shape)  # bytes a parameter
+        16.0
 
     Source: Rajbhandari et al. 2020, section 3.1 (states), section 5 and figure 1 (what is divided).
     """
@@ -267,7 +330,22 @@ def _drawing(plan: Plan) -> dict[str, float]:
 
 
 def fits(method: str, plan: Plan, gpu: Gpu, gpus: int, sharded: bool) -> bool:
-    """Whether a GPU holds its part, with `ROOM` left."""
+    """Whether a GPU holds its part, with `ROOM` left.
+
+    Args:
+        method: one of `METHODS`.
+        plan: the run.
+        gpu: which kind.
+        gpus: how many share the work.
+        sharded: FSDP in place of DDP.
+
+    Returns:
+        True if it does.
+
+    Examples:
+        >>> fits("ppo", Plan(GPT2["gpt2"]), GPUS[0], gpus=1, sharded=False)
+        True
+    """
     return memory(method, plan, gpus, sharded)["total"] <= (1 - ROOM) * gpu.gigabytes * 1e9
 
 
@@ -284,6 +362,10 @@ def work(method: str, plan: Plan) -> dict[str, int]:
     Returns:
         "trained": forwards and backwards through the policy; "read": forwards through a model of its size (old
         log-probabilities, π_ref's); "drawn" and judged: responses.
+
+    Examples:
+        >>> work("dpo", Plan(prompts=1000))  # two responses to each prompt
+        {'trained': 2000, 'read': 2000, 'drawn': 2000}
     """
     require(method in METHODS, "method", method, f"one of {', '.join(METHODS)}")
     a_prompt = {
@@ -315,6 +397,11 @@ def seconds(method: str, plan: Plan, gpu: Gpu, gpus: int = 1, sharded: bool = Fa
 
     Returns:
         Seconds by name, "total" last.
+
+    Examples:
+        >>> plan, gpu = Plan(GPT2["gpt2"]), GPUS[-1]
+        >>> seconds("sft", plan, gpu)["training"] / seconds("sft", plan, gpu, gpus=2)["training"]
+        2.0
 
     Source: Kaplan et al. 2020, section 2.1; Rajbhandari et al. 2020, section 7 (volume of exchange).
     """

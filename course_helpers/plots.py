@@ -18,23 +18,37 @@ from numpy.typing import ArrayLike
 
 from course_helpers.checks import is_finite
 from course_helpers.frontier.table import t_quantile
+from course_helpers.prose import sendable
 from course_helpers.tokens import visible
 from course_helpers.translation import N_, _
 
 # Okabe and Ito, 2008, "Color Universal Design": told apart in every common form of colour blindness
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#6E6E6E"
+"""Colours that the colour-blind can tell apart."""
 COLOURS = (BLUE, RED, GREEN, ORANGE, PURPLE, GREY)
+"""The same colours, in the order in which lines get them."""
 STYLES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)))  # so that the lines differ in print, too
 WIDTH, HEIGHT = 7.0, 3.2  # inches: readable at the width of a notebook
 # What lesson 07 measures, and when: known here so that figures can say it in the language of the moment.
 LAB_MEASURES = (N_("skill"), N_("knowledge"))
 LAB_STAGES = (N_("before"), N_("after knowledge"), N_("skills without replay"), N_("skills with replay"))
+"""The stages of lesson 07 at which a model is measured, in their order."""
 
 
 def new_axes(xlabel: str, ylabel: str, title: str = "", height: float = HEIGHT) -> Axes:
-    """Empty axes with labels; units belong into the labels."""
+    """Empty axes with labels; units belong into the labels.
+
+    Args:
+        xlabel: quantity and unit.
+        ylabel: quantity and unit.
+        title: what the figure shows.
+        height: in inches.
+
+    Returns:
+        The axes, of a figure of their own.
+    """
     axes = plt.subplots(figsize=(WIDTH, height), layout="constrained")[1]
-    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    axes.set(xlabel=plain(xlabel), ylabel=plain(ylabel), title=plain(title))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
     return axes
@@ -42,7 +56,7 @@ def new_axes(xlabel: str, ylabel: str, title: str = "", height: float = HEIGHT) 
 
 def label(token: str) -> str:
     """A token as a label: what cannot be seen is made visible, and nothing is read as a formula."""
-    return visible(token).replace("$", r"\$") or "∅"
+    return plain(visible(token)) or "∅"
 
 
 def token_bars(
@@ -60,6 +74,9 @@ def token_bars(
         title: what the figure shows.
         top: how many tokens.
         axes: where to draw; new axes when None.
+
+    Returns:
+        The axes.
     """
     first = np.asarray(next(iter(distributions.values())))
     order = np.argsort(-first, kind="stable")[:top]
@@ -67,7 +84,7 @@ def token_bars(
     thickness = 0.8 / len(distributions)
     for k, (name, probabilities) in enumerate(distributions.items()):
         places = np.arange(top) + (k - (len(distributions) - 1) / 2) * thickness
-        axes.barh(places, np.asarray(probabilities)[order], thickness, color=COLOURS[k], label=name)
+        axes.barh(places, np.asarray(probabilities)[order], thickness, color=COLOURS[k], label=plain(name))
     axes.set_yticks(np.arange(top), [label(tokens[i]) for i in order], family="monospace")
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
@@ -95,13 +112,16 @@ def lines(
         title: what the figure shows.
         levels: name → a value known beforehand.
         axes: where to draw; new axes when None.
+
+    Returns:
+        The axes.
     """
     axes = axes or new_axes(xlabel, ylabel, title)
     for k, (name, y) in enumerate(series.items()):
-        axes.plot(x, y, linestyle=STYLES[k], color=COLOURS[k], linewidth=2, label=name)
+        axes.plot(x, y, linestyle=STYLES[k], color=COLOURS[k], linewidth=2, label=plain(name))
     for name, level in (levels or {}).items():
         axes.axhline(level, color=GREY, linestyle=":", linewidth=1.5)
-        axes.annotate(name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY)
+        axes.annotate(plain(name), (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", color=GREY)
     if len(series) > 1:
         axes.legend()
     return axes
@@ -110,11 +130,24 @@ def lines(
 def histogram(
     values: ArrayLike, xlabel: str, title: str = "", marks: Mapping[str, float] | None = None, bins: int = 40
 ) -> Axes:
-    """How often each value occurs, with vertical lines at named values."""
+    """How often each value occurs, with vertical lines at named values.
+
+    Args:
+        values: n numbers.
+        xlabel: quantity and unit.
+        title: what the figure shows.
+        marks: name → where its line stands.
+        bins: how many.
+
+    Returns:
+        The axes.
+    """
     axes = new_axes(xlabel, _("count"), title)
     axes.hist(np.asarray(values), bins=bins, color=BLUE, alpha=0.75)
     for k, (name, value) in enumerate((marks or {}).items()):
-        axes.axvline(value, color=COLOURS[k + 1], linestyle=STYLES[k + 1], linewidth=2, label=f"{name}: {value:.2f}")
+        axes.axvline(
+            value, color=COLOURS[k + 1], linestyle=STYLES[k + 1], linewidth=2, label=plain(f"{name}: {value:.2f}")
+        )
     if marks:
         axes.legend()
     return axes
@@ -132,11 +165,14 @@ def standard_error(
         ylabel: the error and its unit.
         title: what the figure shows.
         measured: name of the points; "measured" if empty.
+
+    Returns:
+        The axes.
     """
     axes = new_axes(_("number of samples n"), ylabel, title)
     sizes = np.asarray(sizes)
     axes.loglog(sizes, sigma / np.sqrt(sizes), "--", color=GREY, linewidth=2, label="σ/√n")
-    axes.loglog(sizes, errors, "o", color=BLUE, label=measured or _("measured"))
+    axes.loglog(sizes, errors, "o", color=BLUE, label=plain(measured) or _("measured"))
     axes.legend()
     return axes
 
@@ -205,10 +241,13 @@ def paths(
         ylabel: quantity and unit.
         title: what the figure shows.
         axes: where to draw; new axes when None.
+
+    Returns:
+        The axes.
     """
     axes = axes or new_axes(xlabel, ylabel, title)
     for k, (name, (x, y)) in enumerate(runs.items()):
-        axes.plot(x, y, ".", linestyle=STYLES[k], color=COLOURS[k], linewidth=1.5, label=name)
+        axes.plot(x, y, ".", linestyle=STYLES[k], color=COLOURS[k], linewidth=1.5, label=plain(name))
         axes.plot(x[-1:], y[-1:], "*", color=COLOURS[k], markersize=13, markeredgecolor="white")
     axes.legend()
     return axes
@@ -226,6 +265,9 @@ def band(
         ylabel: quantity and unit.
         title: what the figure shows.
         levels: name → a value known beforehand.
+
+    Returns:
+        The axes.
     """
     runs = np.asarray(runs)
     axes = lines(x, {_("mean"): runs.mean(axis=0)}, xlabel, ylabel, title, levels)
@@ -245,11 +287,14 @@ def estimates(
         xlabel: quantity and unit.
         ylabel: quantity and unit.
         title: what the figure shows.
+
+    Returns:
+        The axes.
     """
     axes = new_axes(xlabel, ylabel, title)
     for k, (name, ((x, dx), (y, dy))) in enumerate(points.items()):
         style = {"marker": "osD^vP"[k % 6], "color": COLOURS[k % 6], "capsize": 3, "linestyle": "none"}
-        axes.errorbar(x, y, yerr=dy, xerr=dx, label=name, **style)
+        axes.errorbar(x, y, yerr=dy, xerr=dx, label=plain(name), **style)
     axes.legend()
     return axes
 
@@ -264,15 +309,18 @@ def histograms(
         xlabel: quantity and unit.
         title: what the figure shows.
         marks: name → a value known beforehand.
+
+    Returns:
+        The axes.
     """
     axes = new_axes(xlabel, _("count"), title)
     bins = np.histogram_bin_edges(np.concatenate([np.ravel(values) for values in series.values()]), bins=60)
     for k, (name, values) in enumerate(series.items()):
         axes.hist(np.ravel(values), bins=bins, histtype="stepfilled", color=COLOURS[k], alpha=0.15)
-        style = {"color": COLOURS[k], "linestyle": STYLES[k], "linewidth": 2, "label": name}
+        style = {"color": COLOURS[k], "linestyle": STYLES[k], "linewidth": 2, "label": plain(name)}
         axes.hist(np.ravel(values), bins=bins, histtype="step", **style)
     for name, value in (marks or {}).items():
-        axes.axvline(value, color="black", linestyle=":", linewidth=1.5, label=f"{name}: {value:.2f}")
+        axes.axvline(value, color="black", linestyle=":", linewidth=1.5, label=plain(f"{name}: {value:.2f}"))
     axes.legend()
     return axes
 
@@ -307,9 +355,12 @@ def simplex(
         trails: name → (n, 3) policies one after the other; a star marks the last.
         title: what the figure shows.
         axes: where to draw; new axes when None.
+
+    Returns:
+        The axes.
     """
     axes = axes or plt.subplots(figsize=(WIDTH * 0.75, WIDTH * 0.7), layout="constrained")[1]
-    axes.set(xlim=(-0.16, 1.16), ylim=(-0.14, 1.0), aspect="equal", title=title)
+    axes.set(xlim=(-0.16, 1.16), ylim=(-0.14, 1.0), aspect="equal", title=plain(title))
     axes.axis("off")
     for share in (0.2, 0.4, 0.6, 0.8):
         for k in range(3):
@@ -318,7 +369,7 @@ def simplex(
     axes.plot(*on_simplex(np.eye(3)[[0, 1, 2, 0]]).T, color=GREY, linewidth=1.2)
     for (x, y), name, below in zip(on_simplex(np.eye(3)), names, (False, True, True), strict=True):
         axes.annotate(
-            _("always {name}").format(name=name.replace("$", r"\$")),
+            _("always {name}").format(name=plain(name)),
             (x, y),
             (0, -6 if below else 5),
             textcoords="offset points",
@@ -328,12 +379,12 @@ def simplex(
     colours = iter(COLOURS * 2)
     for (name, way), style in zip((trails or {}).items(), STYLES, strict=False):
         points, colour = on_simplex(way), next(colours)
-        axes.plot(*points.T, linestyle=style, color=colour, linewidth=1.8, label=name)
+        axes.plot(*points.T, linestyle=style, color=colour, linewidth=1.8, label=plain(name))
         axes.plot(*points[-1], "*", color=colour, markersize=13, markeredgecolor="white")
     for name, (begins, ends) in (arrows or {}).items():
         begins, ends = np.broadcast_arrays(*(np.atleast_2d(on_simplex(x)) for x in (begins, ends)))
         look = {"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.009, "zorder": 3}
-        axes.quiver(*begins.T, *(ends - begins).T, color=next(colours), label=name, **look)
+        axes.quiver(*begins.T, *(ends - begins).T, color=next(colours), label=plain(name), **look)
     if trails or arrows:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, 0.02), ncols=2, frameon=False)
     return axes
@@ -362,6 +413,9 @@ def plot_funnel(stages: Sequence[FunnelStage], title: str = "", axes: Axes | Non
         stages: in the order in which examples passed them, such as `Generated.stages`.
         title: what the figure shows.
         axes: where to draw; new axes when None.
+
+    Returns:
+        The axes.
 
     Raises:
         ValueError: no stages, or one that kept more than entered it.
@@ -393,7 +447,7 @@ def plot_funnel(stages: Sequence[FunnelStage], title: str = "", axes: Axes | Non
 
 def plain(name: str) -> str:
     """A name as a label in which nothing is read as a formula."""
-    return name.replace("$", r"\$")
+    return sendable(name).replace("$", r"\$")
 
 
 def plot_forgetting(rows: Sequence[Mapping[str, object]], title: str = "", axes: Axes | None = None) -> Axes:
@@ -408,6 +462,9 @@ def plot_forgetting(rows: Sequence[Mapping[str, object]], title: str = "", axes:
             from 0 to 1 and its 95 % interval.
         title: what the figure shows.
         axes: where to draw; new axes when None.
+
+    Returns:
+        The axes.
 
     Raises:
         ValueError: no rows, a key that is missing, or numbers that are no share and its interval.

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import html
 import json
 import re
 import zlib
@@ -31,6 +30,7 @@ from transformers import Pipeline, PreTrainedTokenizerBase
 from course_helpers.checks import check_whole, is_finite, require
 from course_helpers.models import log_odds
 from course_helpers.ppo.rollout import draw_responses
+from course_helpers.prose import escape, no_formulas
 from course_helpers.rollouts import check_prompt
 from course_helpers.translation import N_, _
 
@@ -47,9 +47,10 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 SURROGATE = re.compile("[\ud800-\udfff]")
 SHOWN = 3  # rows that a report or an error names of each reason
 SHOWN_CHARACTERS = 40  # of a text they quote
+LONGEST_LINE, LONGEST_JSON = 10_000_000, 1_000_000_000  # characters: of a row, of a list of rows on one line
 AT_ONCE = 1000  # pairs that are tokenized together
 
-# Why a row is left out. What stands after the colon in a report is data: names, numbers, a quotation.
+# What stands after the colon in a report is data: names, numbers, a quotation.
 REASONS = {
     "broken_json": N_("this line of the file is no valid JSON"),
     "not_a_row": N_("no row with named columns"),
@@ -85,13 +86,14 @@ REASONS = {
     "retokenized": N_("the text of a rollout, tokenized again, does not begin with the prompt's tokens"),
     "small_difference": N_("the judge's scores differ by less than was asked for"),
 }
-# What is said of a row that is kept.
+"""Why a row can be left out, by the name of the reason."""
 NOTES = {
     "response_cut": N_("the context cuts off the end of a response"),
     "more_turns": N_("a response holds further turns of the user"),
     "words_run_together": N_("no space between prompt and response: two words run together"),
     "no_score": N_("a score is missing or no number, so the order was not checked"),
 }
+"""What can be said of a row that is kept, by the name of the note."""
 
 
 class Pair(NamedTuple):
@@ -101,6 +103,10 @@ class Pair(NamedTuple):
         prompt: X.
         chosen: Y_w, the better response; it begins with its own space, unless the prompt ends within a word.
         rejected: Y_l, the other one.
+
+    Examples:
+        >>> Pair("The film is", " good.", " bad.").swapped()
+        Pair(prompt='The film is', chosen=' bad.', rejected=' good.')
     """
 
     prompt: str
@@ -182,6 +188,10 @@ def to_pair(row: Mapping[str, Any] | Pair, tokenizer: PreTrainedTokenizerBase | 
 
     Raises:
         BadPair: the row makes no pair; `reason` and `detail` say why.
+
+    Examples:
+        >>> to_pair({"chosen": "The film is good.", "rejected": "The film is bad."})
+        Pair(prompt='The film is', chosen=' good.', rejected=' bad.')
     """
     values = _values(row)
     messages = {name: _is_messages(name, value) for name, value in values.items()}
@@ -478,7 +488,7 @@ class PairReport:
         return _text_table(self._headline(), self._head(), self._lines())
 
     def _repr_html_(self) -> str:
-        return _html_table(self._headline(), self._head(), self._lines())
+        return no_formulas(_html_table(self._headline(), self._head(), self._lines()))
 
     def _headline(self) -> str:
         said = _("Rows: {total}. Pairs: {pairs}. Left out: {bad}.")
@@ -516,17 +526,13 @@ def _text_table(headline: str, head: list[str], lines: list[list[str]]) -> str:
 
 def _html_table(headline: str, head: list[str], lines: list[list[str]]) -> str:
     if not lines:
-        return f"<p>{html.escape(headline)}</p>"
-    top = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
+        return f"<p>{escape(headline)}</p>"
+    top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(first)}</th>'
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in others)
-        + "</tr>"
+        f'<tr><th scope="row">{escape(first)}</th>' + "".join(f"<td>{escape(cell)}</td>" for cell in others) + "</tr>"
         for first, *others in lines
     )
-    return (
-        f"<table><caption>{html.escape(headline)}</caption><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table>"
-    )
+    return f"<table><caption>{escape(headline)}</caption><thead><tr>{top}</tr></thead><tbody>{rows}</tbody></table>"
 
 
 def _dataset(columns: dict[str, list]) -> Dataset:
@@ -561,6 +567,12 @@ def validate_pairs(
         FileNotFoundError: there is no such file.
         ValueError: a setting that is wrong, a table without rows, a file that cannot be read; with
             ``on_bad="raise"``, also bad rows: their counts and the first few of them.
+
+    Examples:
+        >>> rows = [Pair("The film is", " good.", " bad."), Pair("The film is", " good.", " good.")]
+        >>> report = validate_pairs(rows)
+        >>> len(report.pairs), report.counts
+        (1, {'identical': 1})
     """
     _check_settings(tokenizer, max_length, on_bad)
     total, pairs, problems, notes = _read_all(rows, tokenizer)
@@ -730,13 +742,16 @@ def _parquet_rows(path: Path) -> Iterator[dict]:
         raise ValueError(f"{str(path)!r} cannot be read as a parquet file: {reason}") from None
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, also of a compressed one."""
+def _lines(path: Path, longest: int = LONGEST_LINE) -> Iterator[str]:
+    """The lines of a text file, also of a compressed one; a small one of these can hold a line without end."""
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     try:
         # A stray byte becomes U+FFFD, and is then reported with its row.
         with opened(path, "rt", encoding="utf-8-sig", errors="replace") as file:
-            yield from file
+            for line in iter(lambda: file.readline(longest), ""):
+                if len(line) == longest:
+                    raise ValueError(f"{str(path)!r} has a line of {longest:,} characters or more: no row is so long.")
+                yield line
     except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{str(path)!r} cannot be read to its end: {error}.") from None
 
@@ -757,7 +772,7 @@ def _json_row(line: str, number: int) -> Any:
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """A file with one list of rows; the Hub also calls files of JSON lines .json."""
-    lines = list(_lines(path))
+    lines = list(_lines(path, LONGEST_JSON))
     try:
         value = json.loads("".join(lines))
     except (ValueError, RecursionError) as error:
@@ -790,6 +805,12 @@ def split_by_prompt(pairs: Iterable[Pair], share: float = 0.1, seed: int = 0) ->
 
     Raises:
         ValueError: a share outside its range, or fewer than two prompts.
+
+    Examples:
+        >>> pairs = [Pair(X, " a", response) for X in ("one", "two") for response in (" b", " c")]
+        >>> train, held_out = split_by_prompt(pairs, share=0.5)
+        >>> len(train), len(held_out), {pair.prompt for pair in train} & {pair.prompt for pair in held_out}
+        (2, 2, set())
     """
     pairs = list(pairs)
     held = _held_out([pair.prompt for pair in pairs], share, seed)
@@ -828,6 +849,10 @@ def noisy_labels(pairs: Iterable[Pair], share: float, seed: int = 0) -> list[Pai
 
     Raises:
         ValueError: a share outside its range.
+
+    Examples:
+        >>> noisy_labels([Pair("The film is", " good.", " bad.")], share=1.0)
+        [Pair(prompt='The film is', chosen=' bad.', rejected=' good.')]
     """
     pairs = list(pairs)
     swap = _to_swap(len(pairs), share, seed)
@@ -894,7 +919,7 @@ class JudgedPairs:
         return _text_table(self._headline(), self._head(), self._lines())
 
     def _repr_html_(self) -> str:
-        return _html_table(self._headline(), self._head(), self._lines())
+        return no_formulas(_html_table(self._headline(), self._head(), self._lines()))
 
     def _headline(self) -> str:
         total = len(self.pairs) + sum(self.left_out.values())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from course_helpers.models import locate
+from course_helpers.models import locate, sentences
 
 
 class LengthSampler:
@@ -18,6 +18,11 @@ class LengthSampler:
         high: one more than the largest length.
         rng: where the draws come from; NumPy's global generator when None, as in TRL, so that a trainer's seed and
             saved state rule them, too.
+
+    Examples:
+        >>> length = LengthSampler(4, 8, np.random.default_rng(0))
+        >>> sorted({length() for _ in range(100)})  # 8 is excluded
+        [4, 5, 6, 7]
     """
 
     def __init__(self, low: int, high: int, rng: np.random.Generator | None = None):
@@ -40,8 +45,15 @@ def load_prompts(name: str | Path = "small", minimum_characters: int = 200) -> l
         name: ``"small"`` (openings written for this course), ``"full"`` or a Hub id (the reviews of its train split),
             or a folder with ``train*.parquet`` files that have a ``text`` column.
         minimum_characters: reviews shorter than this are left out, as in the course. Does not apply to ``"small"``.
+
+    Returns:
+        Texts, whole: the cutting is done later.
+
+    Raises:
+        LoadError, FileNotFoundError: there is no such data set, or it cannot be had now; see `course_helpers.models`.
+        ValueError: it has no column ``text``.
     """
-    place, _ = locate(name, "reviews")
+    place, local = locate(name, "reviews")
     if str(name) == "small":
         return json.loads(Path(place).read_text(encoding="utf-8"))["prompts"]
     from datasets import load_dataset
@@ -53,7 +65,8 @@ def load_prompts(name: str | Path = "small", minimum_characters: int = 200) -> l
             raise FileNotFoundError(f"{folder} holds no train*.parquet file")
         rows = load_dataset("parquet", data_files=files, split="train")
     else:
-        rows = load_dataset(place, split="train")
+        with sentences(place, local, "dataset"):
+            rows = load_dataset(place, split="train")
     if "text" not in rows.column_names:
         raise ValueError(f"{place} has the columns {rows.column_names}; expected one called 'text'")
     texts = rows.shuffle(seed=0)["text"]  # the Hub's rows stand in order of their label
@@ -66,6 +79,15 @@ def question_prompt(context: str | None, question: str) -> str:
     Args:
         context: the review that the question is about, or None.
         question: what is asked.
+
+    Returns:
+        The text, without the space with which the answer begins.
+
+    Examples:
+        >>> print(question_prompt("A fine film.", "Is the film praised?"))
+        Review: A fine film.
+        Question: Is the film praised?
+        Answer:
     """
     review = f"Review: {context}\n" if context else ""
     return f"{review}Question: {question}\nAnswer:"

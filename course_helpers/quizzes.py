@@ -19,9 +19,10 @@ from typing import Any
 
 import yaml
 
+from course_helpers.assets import asset, listed
 from course_helpers.translation import LANGUAGES, N_, SpokenError, _, language, ngettext
+from course_helpers.yaml_text import read_yaml
 
-FOLDER = Path(__file__).parent / "assets" / "quizzes"
 # What the course's learners are known to believe; a wrong choice or number can carry one of these names.
 MISCONCEPTIONS = frozenset(
     {
@@ -173,7 +174,12 @@ class Verdict(Enum):
 
 @dataclass(frozen=True)
 class Remark:
-    """One thing that is said to an answer, and the part of the answer it is about, if it is about a part."""
+    """One thing that is said to an answer, and the part of the answer it is about, if it is about a part.
+
+    Attributes:
+        words: what is said, in the language of the moment.
+        about: the part of the answer, in its own words; empty if it is about the whole.
+    """
 
     words: str
     about: str = ""
@@ -181,7 +187,12 @@ class Remark:
 
 @dataclass(frozen=True)
 class Feedback:
-    """What an answer is told, in the language of the moment."""
+    """What an answer is told, in the language of the moment.
+
+    Attributes:
+        verdict: right, wrong or incomplete.
+        remarks: what is said, in the order in which it is shown.
+    """
 
     verdict: Verdict
     remarks: tuple[Remark, ...]
@@ -207,6 +218,12 @@ def grade(question: Question, answer: Any) -> Feedback:
     Raises:
         ValueError: the answer names choices, steps or positions that the question does not have.
         TypeError: this is no question.
+
+    Examples:
+        >>> words = Text(en="How likely is heads?", pt="Qual é a probabilidade de cara?")
+        >>> question = NumberQuestion("coin", words, "", 0.5, 0.01, unit="", why=words, mistakes=())
+        >>> [grade(question, typed).verdict.value for typed in ("1/2", "0.6", "")]
+        ['right', 'wrong', 'incomplete']
     """
     match question:
         case SeveralQuestion():
@@ -311,6 +328,12 @@ def numbers_in(typed: str, unit: str = "") -> list[float]:
 
     Returns:
         One reading; two where a mark can be decimal or group thousands ("8,192"); none if it is no number.
+
+    Examples:
+        >>> numbers_in("1/2"), numbers_in("−3"), numbers_in("50%"), numbers_in("2 nats", unit="nats")
+        ([0.5], [-3.0], [0.5], [2.0])
+        >>> numbers_in("8,192")  # a comma may be either
+        [8.192, 8192.0]
     """
     plain = "".join(unicodedata.normalize("NFKC", typed).translate(SIGNS).lower().split())
     plain = plain.removesuffix(unit.lower())
@@ -333,8 +356,13 @@ def _readings(digits: str) -> list[float]:
 
 
 def quiz_names() -> list[str]:
-    """Names of all quizzes, such as "01" and "ppo"."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    """Names of all quizzes, such as "01" and "ppo".
+
+    Examples:
+        >>> "01" in quiz_names(), "ppo" in quiz_names()
+        (True, True)
+    """
+    return sorted(Path(path).stem for path in listed() if path.startswith("quizzes/"))
 
 
 @cache
@@ -344,12 +372,20 @@ def load_quiz(name: str) -> QuizData:
     Args:
         name: one of `quiz_names`.
 
+    Returns:
+        The quiz, read once and kept.
+
     Raises:
         ValueError: there is no such quiz, or its file is not as it must be; the message says where.
+        AssetError: its file is missing or damaged.
+
+    Examples:
+        >>> load_quiz("01").id
+        '01'
     """
     if name not in quiz_names():
         raise SpokenError(N_("there is no quiz {name}; there are {names}."), name=name, names=", ".join(quiz_names()))
-    path = FOLDER / f"{name}.yaml"
+    path = asset(f"quizzes/{name}.yaml")
     return read_quiz(path.read_text(encoding="utf-8"), path.name)
 
 
@@ -360,11 +396,14 @@ def read_quiz(source: str, file: str) -> QuizData:
         source: YAML.
         file: its name, for the quiz's id and for messages.
 
+    Returns:
+        The quiz.
+
     Raises:
         ValueError: something is missing, misspelt or contradicts itself; the message names file, question and field.
     """
     try:
-        data = yaml.safe_load(source)
+        data = read_yaml(source, file)
     except yaml.YAMLError as error:
         raise ValueError(f"{file} is no valid YAML: {error}") from error
     top = _Entry(data, file)

@@ -42,10 +42,18 @@ def without_dropout(model: torch.nn.Module) -> Iterator[None]:
 
     Args:
         model: any module.
+
+    Examples:
+        >>> layer = torch.nn.Dropout()
+        >>> with without_dropout(layer):
+        ...     layer.training
+        False
+        >>> layer.training
+        True
     """
     training = [module for module in model.modules() if module.training]
-    model.eval()
     try:
+        model.eval()
         yield
     finally:
         for module in training:
@@ -58,6 +66,11 @@ def evaluation_mode(model: torch.nn.Module) -> Iterator[None]:
 
     Args:
         model: any module.
+
+    Examples:
+        >>> with evaluation_mode(torch.nn.Dropout()):
+        ...     torch.is_grad_enabled()
+        False
     """
     # Not inference_mode: a buffer first made under it could never be used in training afterwards.
     with without_dropout(model), torch.no_grad():

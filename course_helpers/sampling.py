@@ -156,6 +156,12 @@ def softmax(logits: Array) -> Array:
     Raises:
         TypeError: not an array of floats.
         ValueError: wrong shape, NaN, +∞, or a row of −∞ only.
+
+    Examples:
+        >>> softmax(np.log([3.0, 1.0])).round(6).tolist()
+        [0.75, 0.25]
+        >>> softmax(np.log([3.0, 1.0]) + 100).round(6).tolist()  # a constant changes nothing
+        [0.75, 0.25]
     """
     return torch.softmax(logits, dim=-1)
 
@@ -174,6 +180,10 @@ def log_softmax(logits: Array) -> Array:
 
     Raises:
         TypeError, ValueError: as `softmax`.
+
+    Examples:
+        >>> log_softmax(np.array([0.0, -1000.0])).tolist()  # the logarithm of softmax would be −∞ here
+        [0.0, -1000.0]
     """
     return torch.log_softmax(logits, dim=-1)
 
@@ -192,6 +202,12 @@ def entropy(probabilities: Array) -> Array | float:
     Raises:
         TypeError: not an array of floats.
         ValueError: a probability below 0 or NaN, or a row that does not sum to 1.
+
+    Examples:
+        >>> round(float(np.exp(entropy(np.full(8, 1 / 8)))), 6)  # eight tokens to choose from
+        8.0
+        >>> float(entropy(np.array([1.0, 0.0])))  # nothing to choose
+        0.0
 
     Source: Shannon 1948, "A Mathematical Theory of Communication", section 6.
     """
@@ -225,6 +241,10 @@ def penalize_repetition(logits: Array, previous_ids: Sequence[int], penalty: flo
     Raises:
         TypeError: ids that are not whole numbers.
         ValueError: a penalty not above 0, an id outside the vocabulary, one row of ids too few or too many.
+
+    Examples:
+        >>> penalize_repetition(np.array([2.0, -2.0, 1.0]), previous_ids=[0, 1, 1], penalty=2.0).tolist()
+        [1.0, -4.0, 1.0]
 
     Source: Keskar et al. 2019, "CTRL", section 4.1, which divides always; multiplying where z < 0 is the correction
     that libraries use, as dividing a negative logit would raise it.
@@ -262,6 +282,10 @@ def require_min_new_tokens(logits: Array, generated: int, minimum: int, eos_toke
 
     Raises:
         ValueError: a negative count, an id outside the vocabulary, or no possible token left.
+
+    Examples:
+        >>> require_min_new_tokens(np.array([1.0, 2.0]), generated=0, minimum=1, eos_token_id=1).tolist()
+        [1.0, -inf]
     """
     check_whole("generated", generated, at_least=0)
     check_whole("min_new_tokens", minimum, at_least=0)
@@ -293,6 +317,13 @@ def force_end_at_max_new_tokens(logits: Array, generated: int, maximum: int | No
 
     Raises:
         ValueError: a negative count, a maximum below 1, an id outside the vocabulary.
+
+    Examples:
+        >>> z = np.array([5.0, 1.0])
+        >>> force_end_at_max_new_tokens(z, generated=2, maximum=4, eos_token_id=1).tolist()
+        [5.0, 1.0]
+        >>> force_end_at_max_new_tokens(z, generated=3, maximum=4, eos_token_id=1).tolist()
+        [-inf, 0.0]
     """
     check_whole("generated", generated, at_least=0)
     if maximum is not None:
@@ -328,6 +359,15 @@ def apply_temperature(logits: Array, temperature: float) -> Array:
     Raises:
         ValueError: a temperature below 0 or not finite.
 
+    Examples:
+        >>> z = np.log([3.0, 1.0])
+        >>> softmax(apply_temperature(z, 1.0)).round(6).tolist()  # nothing changes
+        [0.75, 0.25]
+        >>> softmax(apply_temperature(z, 0.5)).round(6).tolist()  # odds of 3 to 1 become 9 to 1
+        [0.9, 0.1]
+        >>> softmax(apply_temperature(z, 0.0)).tolist()  # greedy
+        [1.0, 0.0]
+
     Source: Ackley, Hinton and Sejnowski 1985, "A Learning Algorithm for Boltzmann Machines", for τ in a softmax.
     """
     _check_temperature(temperature)
@@ -355,6 +395,10 @@ def keep_top_k(logits: Array, k: int | None) -> Array:
     Raises:
         ValueError: k below 0 or not whole.
 
+    Examples:
+        >>> keep_top_k(np.array([1.0, 3.0, 2.0]), 2).tolist()
+        [-inf, 3.0, 2.0]
+
     Source: Fan, Lewis and Dauphin 2018, "Hierarchical Neural Story Generation".
     """
     _check_top_k(k)
@@ -381,6 +425,10 @@ def keep_top_p(logits: Array, p: float) -> Array:
 
     Raises:
         ValueError: p not above 0, or above 1. (`transformers` takes 0, and keeps one token.)
+
+    Examples:
+        >>> softmax(keep_top_p(np.log([0.5, 0.3, 0.2]), 0.7)).round(6).tolist()  # 0.5 + 0.3 is enough
+        [0.625, 0.375, 0.0]
 
     Source: Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration", section 3.1.
     """
@@ -424,6 +472,16 @@ def stages(
 
     Raises:
         TypeError, ValueError: as the transforms.
+
+    Examples:
+        >>> for name, z in stages(np.array([4.0, 2.0, 0.0]), SamplingSettings(temperature=2.0, top_k=2)):
+        ...     print(name, z.tolist())
+        logits [4.0, 2.0, 0.0]
+        repetition penalty [4.0, 2.0, 0.0]
+        min/max new tokens [4.0, 2.0, 0.0]
+        temperature [2.0, 1.0, 0.0]
+        top-k [2.0, 1.0, -inf]
+        top-p [2.0, 1.0, -inf]
     """
     z = _as_tensor(logits, "logits")
     steps = [("logits", z)]
@@ -454,6 +512,13 @@ def distribution(
 
     Raises:
         TypeError, ValueError: as the transforms.
+
+    Examples:
+        >>> z = np.log([0.6, 0.3, 0.1])
+        >>> distribution(z, SamplingSettings()).round(6).tolist()  # the policy as it is
+        [0.6, 0.3, 0.1]
+        >>> distribution(z, SamplingSettings(top_k=2)).round(6).tolist()
+        [0.666667, 0.333333, 0.0]
     """
     _, last = stages(logits, settings, previous_ids, generated)[-1]
     return softmax(last)

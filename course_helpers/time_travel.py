@@ -29,6 +29,7 @@ from transformers.pytorch_utils import Conv1D
 
 from course_helpers.assets import asset
 from course_helpers.checks import is_finite, require
+from course_helpers.files import writing
 from course_helpers.frontier.table import Sample
 
 SUFFIX = ".safetensors"
@@ -105,6 +106,9 @@ class Journey:
         Args:
             name: of a shipped journey, or the path of a file that ends in ``.safetensors``.
 
+        Returns:
+            The journey.
+
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: the file is damaged, or is something else; the sentence says what is wrong.
@@ -159,6 +163,9 @@ class Journey:
         Args:
             step: one of `steps`.
             base: π_ref.
+
+        Returns:
+            The copy; the base stays as it is.
         """
         return Traveller(base).move(self, step)
 
@@ -269,10 +276,14 @@ def pack(run: str | Path, path: str | Path, bits: int = 8, most: int | None = No
         stacked = torch.stack([found[name] for _settings, found in adapters])
         matrices |= {name: stacked} if bits == 32 else dict(zip((name, f"{name}_scale"), rounded(stacked), strict=True))
     _journey(record, matrices)  # what could not be read back is not written
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    save_file(matrices, part, metadata={"format": "pt", "journey": json.dumps(record, ensure_ascii=False)})
-    return part.replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            save_file(matrices, part, metadata={"format": "pt", "journey": json.dumps(record, ensure_ascii=False)})
+            return part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def rounded(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -77,6 +77,12 @@ def policy(theta: Tensor) -> Tensor:
 
     Raises:
         ValueError: a value that is not finite, or no axis of responses.
+
+    Examples:
+        >>> policy([0.0, 0.0]).tolist()
+        [0.5, 0.5]
+        >>> policy([7.0, 7.0]).tolist()  # a constant changes nothing
+        [0.5, 0.5]
     """
     return _logits("theta", theta).softmax(-1)
 
@@ -93,6 +99,10 @@ def expectation(pi: Tensor, values: Tensor) -> Tensor:
 
     Raises:
         ValueError: `pi` is no distribution, or the shapes do not fit.
+
+    Examples:
+        >>> expectation([0.25, 0.75], [0.0, 4.0]).item()
+        3.0
     """
     pi, values = _probabilities("pi", pi), _real("values", values)
     _same_responses(pi=pi, values=values)
@@ -111,6 +121,12 @@ def kl(pi: Tensor, pi_ref: Tensor) -> Tensor:
 
     Raises:
         ValueError: one of them is no distribution, or the shapes do not fit.
+
+    Examples:
+        >>> round(kl([1.0, 0.0], [0.5, 0.5]).item(), 6)  # ln 2: one of two was chosen
+        0.693147
+        >>> kl([0.5, 0.5], [1.0, 0.0]).item()  # the other way round it is another number
+        inf
 
     Source: Kullback and Leibler 1951, "On Information and Sufficiency", section 2.
     """
@@ -134,6 +150,10 @@ def objective(pi: Tensor, pi_ref: Tensor, r: Tensor, beta: float) -> Tensor:
     Raises:
         ValueError: no distribution, β not above 0, or shapes that do not fit.
 
+    Examples:
+        >>> round(objective([1.0, 0.0], [0.5, 0.5], [1.0, 0.0], beta=1.0).item(), 6)  # 1 − ln 2
+        0.306853
+
     Source: Ziegler et al. 2019, "Fine-Tuning Language Models from Human Preferences", equation 2.
     """
     check_beta(beta)
@@ -155,6 +175,12 @@ def policy_gradient(theta: Tensor, r: Tensor) -> Tensor:
 
     Raises:
         ValueError: a value that is not finite, or shapes that do not fit.
+
+    Examples:
+        >>> policy_gradient([0.0, 0.0], [1.0, 0.0]).tolist()
+        [0.25, -0.25]
+        >>> policy_gradient([0.0, 0.0], [1.0, 1.0]).tolist()  # equal rewards: nothing to learn
+        [0.0, 0.0]
 
     Source: Williams 1992, "Simple Statistical Gradient-Following Algorithms for Connectionist Reinforcement Learning",
     theorem 1, with the expectation written out.
@@ -180,6 +206,10 @@ def log_partition(pi_ref: Tensor, r: Tensor, beta: float) -> Tensor:
     Raises:
         ValueError: no distribution, β not above 0, or shapes that do not fit.
 
+    Examples:
+        >>> log_partition([0.5, 0.5], [3.0, 3.0], beta=1.5).item()  # a constant reward r gives r/β
+        2.0
+
     Source: Rafailov et al. 2023, "Direct Preference Optimization", equation 4 and appendix A.1.
     """
     check_beta(beta)
@@ -191,10 +221,23 @@ def log_partition(pi_ref: Tensor, r: Tensor, beta: float) -> Tensor:
 def partition(pi_ref: Tensor, r: Tensor, beta: float) -> Tensor:
     """Z(X) = Σ_Y π_ref(Y|X) exp(r(X,Y)/β), the one number a query that makes π_r sum to 1.
 
-    Args, Raises and Source: as `log_partition`.
+    Args:
+        pi_ref: π_ref, (..., M).
+        r: rewards, (..., M).
+        beta: β, above 0, in reward per nat.
 
     Returns:
         (...), without unit, above 0.
+
+    Raises:
+        ValueError: no distribution, β not above 0, or shapes that do not fit.
+
+    Examples:
+        >>> r = torch.tensor([1.0, 3.0], dtype=torch.float64).log()
+        >>> round(partition([0.5, 0.5], r, beta=1.0).item(), 6)  # ½·1 + ½·3
+        2.0
+
+    Source: as `log_partition`.
     """
     return log_partition(pi_ref, r, beta).exp()
 
@@ -202,10 +245,25 @@ def partition(pi_ref: Tensor, r: Tensor, beta: float) -> Tensor:
 def optimal_policy(pi_ref: Tensor, r: Tensor, beta: float) -> Tensor:
     """π_r(Y|X) = π_ref(Y|X) exp(r(X,Y)/β) / Z(X), the policy of largest J.
 
-    Args, Raises and Source: as `log_partition`.
+    Args:
+        pi_ref: π_ref, (..., M).
+        r: rewards, (..., M).
+        beta: β, above 0, in reward per nat.
 
     Returns:
         π_r, (..., M).
+
+    Raises:
+        ValueError: no distribution, β not above 0, or shapes that do not fit.
+
+    Examples:
+        >>> r = torch.tensor([1.0, 3.0], dtype=torch.float64).log()
+        >>> optimal_policy([0.5, 0.5], r, beta=1.0).round(decimals=6).tolist()
+        [0.25, 0.75]
+        >>> optimal_policy([0.5, 0.5], r, beta=1e6).round(decimals=6).tolist()  # a high β stays at π_ref
+        [0.5, 0.5]
+
+    Source: as `log_partition`.
     """
     log_z = log_partition(pi_ref, r, beta)[..., None]
     return (_real("pi_ref", pi_ref).log() + _real("r", r) / beta - log_z).exp()
@@ -224,6 +282,11 @@ def implied_reward(pi: Tensor, pi_ref: Tensor, beta: float) -> Tensor:
 
     Raises:
         ValueError: no distribution, a probability of 0, β not above 0, or shapes that do not fit.
+
+    Examples:
+        >>> r = implied_reward([0.25, 0.75], [0.5, 0.5], beta=1.0)
+        >>> round((r[1] - r[0]).exp().item(), 6)  # three times as likely: a difference of β ln 3
+        3.0
 
     Source: Rafailov et al. 2023, "Direct Preference Optimization", equation 5 without its last term.
     """
@@ -250,6 +313,12 @@ def preference_probability(r_w: Tensor, r_l: Tensor) -> Tensor:
     Raises:
         ValueError: a reward that is not finite.
 
+    Examples:
+        >>> preference_probability(2.0, 2.0).item()
+        0.5
+        >>> preference_probability([1.0, 6.0], [0.0, 5.0]).round(decimals=6).tolist()  # only differences count
+        [0.731059, 0.731059]
+
     Source: Bradley and Terry 1952, "Rank Analysis of Incomplete Block Designs"; Rafailov et al. 2023, equation 1.
     """
     return torch.sigmoid(_real("r_w", r_w) - _real("r_l", r_l))
@@ -267,10 +336,14 @@ def draw(pi: Tensor, shape: int | tuple[int, ...], generator: torch.Generator) -
         generator: where the randomness comes from; seed it for draws that can be repeated.
 
     Returns:
-        Numbers of responses, 0 to M − 1, of that shape, or (N, *shape).
+        Numbers of responses, 0 to M − 1, of that shape, or ``(N, *shape)``.
 
     Raises:
         ValueError: `pi` is no distribution or has more axes, a count below 1, or no generator.
+
+    Examples:
+        >>> draw([0.0, 1.0], 3, torch.Generator().manual_seed(0)).tolist()
+        [1, 1, 1]
     """
     pi = _probabilities("pi", pi).detach()
     require(pi.ndim <= 2, "the number of axes of pi", pi.ndim, "1 for (M,), or 2 for (N, M)")
@@ -296,6 +369,12 @@ def whiten(rewards: Tensor) -> Tensor:
     Raises:
         ValueError: a batch of one, which has no variance.
 
+    Examples:
+        >>> whiten([0.0, 2.0]).round(decimals=6).tolist()
+        [-0.707107, 0.707107]
+        >>> whiten([1000.0, 1002.0]).round(decimals=6).tolist()  # neither zero nor unit matters
+        [-0.707107, 0.707107]
+
     Source: the normalised advantages of PPO implementations; here with the unbiased variance, batch by batch.
     """
     rewards = _real("rewards", rewards)
@@ -315,6 +394,10 @@ def leave_one_out(rewards: Tensor) -> Tensor:
 
     Raises:
         ValueError: a batch of one, which has no others.
+
+    Examples:
+        >>> leave_one_out([1.0, 0.0, 0.0]).tolist()
+        [1.0, -0.5, -0.5]
 
     Source: Kool, van Hoof and Welling 2019, "Buy 4 REINFORCE Samples, Get a Baseline for Free!", equation 8.
     """
@@ -356,6 +439,10 @@ def estimates(theta: Tensor, drawn: Tensor, advantages: Tensor) -> Tensor:
     Raises:
         ValueError: θ with more axes, drawn responses out of range, or shapes that do not fit.
 
+    Examples:
+        >>> estimates([0.0, 0.0], torch.tensor([0]), [1.0]).tolist()  # response 0 was drawn, and rewarded
+        [0.5, -0.5]
+
     Source: Williams 1992, equation 4 (REINFORCE), averaged over a batch.
     """
     pi, advantages = policy(theta), _real("advantages", advantages)
@@ -390,6 +477,11 @@ def estimate_moments(theta: Tensor, advantages: Tensor) -> Moments:
 
     Raises:
         ValueError: θ with more axes, or shapes that do not fit.
+
+    Examples:
+        >>> moments = estimate_moments([0.0, 0.0], [10.0, 10.0])  # the same reward for both
+        >>> moments.mean.tolist(), moments.variance.tolist()  # no gradient, but a noise of 5²
+        ([0.0, 0.0], [25.0, 25.0])
     """
     pi, advantages = policy(theta), _real("advantages", advantages)
     require(pi.ndim == 1, "the number of axes of theta", pi.ndim, "1: one query at a time")
@@ -414,6 +506,10 @@ def sequences(V: int, T: int) -> Tensor:
 
     Raises:
         ValueError: V or T too small, or more than a million sequences.
+
+    Examples:
+        >>> sequences(V=2, T=2).tolist()
+        [[0, 0], [0, 1], [1, 0], [1, 1]]
     """
     check_whole("V", V, at_least=2)
     check_whole("T", T, at_least=1)
@@ -422,7 +518,12 @@ def sequences(V: int, T: int) -> Tensor:
 
 
 def prefix_count(V: int, T: int) -> int:
-    """How many prefixes sequences of T tokens have, the empty one included: 1 + V + … + V^(T−1), the rows of θ."""
+    """How many prefixes sequences of T tokens have, the empty one included: 1 + V + … + V^(T−1), the rows of θ.
+
+    Examples:
+        >>> prefix_count(V=2, T=3)  # 1 + 2 + 4
+        7
+    """
     check_whole("V", V, at_least=2)
     check_whole("T", T, at_least=1)
     return (V**T - 1) // (V - 1)
@@ -440,6 +541,10 @@ def prefixes(tokens: Tensor, V: int) -> Tensor:
 
     Raises:
         ValueError: tokens outside 0 to V − 1.
+
+    Examples:
+        >>> prefixes(torch.tensor([1, 0]), V=2).tolist()  # the empty one, then "1"
+        [0, 2]
     """
     tokens = torch.as_tensor(tokens)
     _check_numbers("tokens", tokens, V)
@@ -468,6 +573,11 @@ def token_log_probs(theta: Tensor, tokens: Tensor) -> Tensor:
 
     Raises:
         ValueError: θ of another shape, or tokens outside the vocabulary.
+
+    Examples:
+        >>> theta = torch.zeros(prefix_count(V=2, T=2), 2)
+        >>> token_log_probs(theta, torch.tensor([0, 1])).exp().round(decimals=6).tolist()
+        [0.5, 0.5]
     """
     theta = _logits("theta", theta)
     rows = prefixes(tokens, theta.shape[-1])
@@ -483,6 +593,10 @@ def reward_to_go(token_rewards: Tensor) -> Tensor:
 
     Returns:
         (..., T), in units of reward.
+
+    Examples:
+        >>> reward_to_go([0.0, 2.0, 1.0]).tolist()
+        [3.0, 3.0, 1.0]
 
     Source: Sutton et al. 2000, "Policy Gradient Methods for Reinforcement Learning with Function Approximation", whose
     theorem 1 credits an action with what follows it.
@@ -502,6 +616,11 @@ def prefix_values(theta: Tensor, token_rewards: Tensor) -> Tensor:
 
     Raises:
         ValueError: shapes that do not fit.
+
+    Examples:
+        >>> earned = [[0.0, 0.0], [0.0, 0.0], [0.0, 0.0], [0.0, 1.0]]  # only "1 1" is rewarded
+        >>> prefix_values(torch.zeros(3, 2), earned).tolist()  # of nothing yet, of "0", of "1"
+        [0.25, 0.0, 0.5]
     """
     theta, token_rewards = _logits("theta", theta), _real("token_rewards", token_rewards)
     tokens = sequences(theta.shape[-1], token_rewards.shape[-1])
@@ -527,6 +646,11 @@ def sequence_estimates(theta: Tensor, tokens: Tensor, advantages: Tensor) -> Ten
 
     Raises:
         ValueError: shapes that do not fit, or tokens outside the vocabulary.
+
+    Examples:
+        >>> theta = torch.zeros(1, 2)  # sequences of a single token
+        >>> sequence_estimates(theta, torch.tensor([[0]]), [[1.0]]).tolist()  # as `estimates`
+        [[0.5, -0.5]]
 
     Source: Williams 1992, section 5 (episodic REINFORCE); Sutton et al. 2000, theorem 1.
     """

@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: those of the process when None.
 
     Returns:
-        0, or 2 for settings that cannot work; the reason stands on standard error.
+        0, or 2 for what cannot work: settings, a model that is not to be had, a full disk; the reason stands on
+        standard error.
     """
     from course_helpers.runs import settings as known
 
@@ -38,8 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         chosen = known.make(given.method, given.config, given.changes)
         return _run(given, chosen)
-    except (ValueError, FileNotFoundError, RuntimeError) as error:
-        if type(error) not in (ValueError, FileNotFoundError, RuntimeError):
+    except (ValueError, FileNotFoundError, RuntimeError, MemoryError) as error:
+        plain = type(error) in (ValueError, FileNotFoundError, RuntimeError)
+        if not plain and not type(error).__module__.startswith("course_helpers."):
             raise
         print(f"{given.method}: {error}", file=sys.stderr)
         return 2
@@ -62,12 +64,18 @@ def _parser(known: object) -> argparse.ArgumentParser:
 
 
 def _run(given: argparse.Namespace, chosen: object) -> int:
+    from course_helpers.memory import enough_memory_for
     from course_helpers.runs import processes
     from course_helpers.runs.run import default_folder, run
 
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)  # between peft and transformers
     folder = given.folder or default_folder(given.method, chosen)
-    points = run(given.method, chosen, folder, given.quiet)
+    remedy = (
+        "The folder of the run is as its last checkpoint left it: with more memory the same command goes on from "
+        "there. With less, choose a smaller batch_size, mini_batch_size or max_new_tokens and another --folder."
+    )
+    with enough_memory_for("this run", remedy):
+        points = run(given.method, chosen, folder, given.quiet)
     if processes.is_main():
         for point in points:
             print(in_words(point))

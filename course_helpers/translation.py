@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import gettext
 import os
+import warnings
 import weakref
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
+
+from course_helpers.assets import AssetError, asset
 
 DOMAIN = "course_helpers"
 LANGUAGES = {"en": "English", "pt": "Português (Brasil)"}
 TAGS = {"en": "en", "pt": "pt-BR"}  # what HTML calls them; a screen reader chooses its voice by it
-LOCALE = Path(__file__).parent / "assets" / "locale"
 # The first that is set counts; the last four are gettext's, in its order.
 VARIABLES = ("COURSE_LANGUAGE", "LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
 
@@ -40,6 +41,10 @@ def language(code: str | None = None) -> str:
 
     Raises:
         ValueError: the course does not speak that language.
+
+    Examples:
+        >>> language()
+        'en'
     """
     global _chosen
     if code is not None:
@@ -48,6 +53,7 @@ def language(code: str | None = None) -> str:
             spoken = " or ".join(f'"{known}" ({name})' for known, name in LANGUAGES.items())
             raise ValueError(f"language is {code!r}; it must be {spoken}.")
         _chosen = short
+        _catalogue(short)  # if it is damaged, that is said here and not when a slider moves
         _tell_followers()
     elif _chosen is None:
         _chosen = language_of(os.environ)  # once: a panel asks dozens of times when a slider moves
@@ -75,7 +81,15 @@ def _tell_followers() -> None:
 
 @lru_cache
 def _catalogue(code: str) -> gettext.NullTranslations:
-    return gettext.translation(DOMAIN, str(LOCALE), [code], fallback=code == "en")
+    """The words of a language. Those of a damaged file are English: a message about it must itself be possible."""
+    if code == "en":
+        return gettext.NullTranslations()
+    try:
+        with asset(f"locale/{code}/LC_MESSAGES/{DOMAIN}.mo").open("rb") as file:
+            return gettext.GNUTranslations(file)
+    except AssetError as error:
+        warnings.warn(f"Until the kernel is restarted the course speaks English: {error}", stacklevel=3)
+        return gettext.NullTranslations()
 
 
 def _(message: str) -> str:
@@ -129,7 +143,7 @@ class SpokenError(ValueError):
 
     Args:
         message: the English text, marked with `N_` where it is written.
-        values: what goes into its placeholders.
+        **values: what goes into its placeholders.
     """
 
     def __init__(self, message: str, **values: object):

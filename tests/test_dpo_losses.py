@@ -94,6 +94,14 @@ def test_the_weight_is_minus_the_slope(loss_type, smoothing, beta):
     torch.testing.assert_close(gradient_weight(margin.detach(), beta, loss_type, smoothing), -slope, rtol=0, atol=1e-12)
 
 
+def test_the_weight_by_default_and_at_the_hinge():
+    torch.testing.assert_close(loss_of_margin(reals(0.3), loss_type="ipo"), reals((0.2 / 0.1) ** 2))
+    assert gradient_weight(reals(0.0, math.log(3))).tolist() == pytest.approx([0.5, 0.25])
+    torch.testing.assert_close(gradient_weight(reals(0.3), loss_type="ipo"), reals(2 * 0.2 / 0.1**2))
+    at_the_hinge = gradient_weight(reals(0.999, 1.0, 1.001), loss_type="hinge")
+    assert at_the_hinge.tolist() == [1.0, 0.0, 0.0]  # as autograd has it
+
+
 @pytest.mark.parametrize(("loss_type", "smoothing"), SMOOTHED)
 def test_the_gradient_formula_is_autograd(loss_type, smoothing):
     # ∇ = -weight β (∇ ln π(Y_w) - ∇ ln π(Y_l)) for a softmax policy over eight responses, whose score is known
@@ -167,8 +175,8 @@ def test_an_empty_response_has_log_probability_0():
         ({"beta": -0.1}, "beta is -0.1"),
         ({"beta": math.nan}, "beta is nan"),
         ({"beta": math.inf}, "beta is inf"),
-        ({"loss_type": "dpo"}, "one of sigmoid, ipo, hinge"),
-        ({"label_smoothing": 0.5}, "below ½"),
+        ({"loss_type": "dpo"}, r"^loss_type is 'dpo'; it must be one of sigmoid, ipo, hinge\."),
+        ({"label_smoothing": 0.5}, r"^label_smoothing is 0\.5; it must be from 0 to below ½, and 0 unless"),
         ({"label_smoothing": -0.1}, "below ½"),
         ({"label_smoothing": 0.1, "loss_type": "ipo"}, "0 unless loss_type is 'sigmoid'"),
         ({"label_smoothing": 0.1, "loss_type": "hinge"}, "0 unless loss_type is 'sigmoid'"),
@@ -184,11 +192,11 @@ def test_settings_that_cannot_work(change, words):
 
 def test_shapes_that_do_not_fit():
     w, rejected, ref_w, ref_l = four()
-    with pytest.raises(ValueError, match="pass one number a pair"):
+    with pytest.raises(ValueError, match=r"shapes \[\(50,\), \(3,\), \(50,\), \(50,\)\]; pass one number a pair"):
         dpo_loss(w, rejected[:3], ref_w, ref_l)
-    with pytest.raises(ValueError, match="expected \\(B, L, V\\)"):
+    with pytest.raises(ValueError, match=r"have shapes \(1, 3, 4\), \(1, 2\), \(1, 3\); expected \(B, L, V\)"):
         sequence_log_probs(torch.zeros(1, 3, 4), torch.zeros(1, 2, dtype=torch.long), torch.zeros(1, 3))
-    with pytest.raises(ValueError, match="put a query before it"):
+    with pytest.raises(ValueError, match=r"^a response starts at the first place, .* put a query before it\."):
         sequence_log_probs(torch.zeros(1, 3, 4), torch.zeros(1, 3, dtype=torch.long), torch.ones(1, 3))
 
 

@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,11 +14,20 @@ from peft import PeftModel
 from transformers import TrainerCallback, logging
 
 from course_helpers.choices import Choice, ChoiceBook, Question, pairs_of, read_choices
+from course_helpers.dpo import training
 from course_helpers.dpo.losses import sequence_log_probs
 from course_helpers.dpo.saving import load_adapter, merged, save_adapter, save_policy
-from course_helpers.dpo.training import PairCollator, dpo_config, lora_config, pair_dataset, sft_trainer
+from course_helpers.dpo.training import (
+    PairCollator,
+    dpo_config,
+    lora_config,
+    machine_settings,
+    pair_dataset,
+    sft_trainer,
+)
 from course_helpers.models import load_policy
 from course_helpers.ppo.losses import log_probs_of
+from course_helpers.preferences import Pair
 from tests.dpo_runs import PAIRS, frozen_copy, small_policy, trainer_of
 
 logging.set_verbosity_error()
@@ -130,6 +140,10 @@ def test_a_response_of_one_token_keeps_it():
     collator = PairCollator(pad_token_id=0)
     example = {"prompt_ids": [5], "chosen_ids": [7], "rejected_ids": [8, 9], "chosen_ended": False}
     assert collator([example])["input_ids"].tolist() == [[5, 7, 0], [5, 8, 9]]
+    both = example | {"chosen_ids": [7, 6, 4], "rejected_ended": False}
+    assert collator([both])["input_ids"].tolist() == [[5, 7, 6], [5, 8, 0]]
+    unsaid = {name: both[name] for name in ("prompt_ids", "chosen_ids", "rejected_ids")}  # as TRL's own rows are
+    assert collator([unsaid])["input_ids"].tolist() == [[5, 7, 6, 4], [5, 8, 9, 0]]
 
 
 # ------------------------------------------------------------------------------------------------------------- resuming
@@ -239,6 +253,64 @@ def test_nothing_to_save_as_an_adapter(tmp_path):
 # ------------------------------------------------------------------------------------------------------------- settings
 
 
+def stand_in(device="cpu", **config):
+    """What settings look at of a model: where it is, and what its configuration says."""
+    return SimpleNamespace(device=torch.device(device), config=SimpleNamespace(**config))
+
+
+def test_what_is_chosen_where_nothing_is_said_and_where_it_is(tmp_path):
+    config = dpo_config(str(tmp_path), stand_in(max_position_embeddings=256))
+    assert (config.output_dir, config.beta, config.learning_rate, config.seed) == (str(tmp_path), 0.1, 1e-4, 0)
+    assert (config.per_device_train_batch_size, config.per_device_eval_batch_size) == (32, 64)
+    assert (config.precompute_ref_batch_size, config.num_train_epochs, config.lr_scheduler_type) == (64, 1, "linear")
+    assert (config.logging_steps, config.save_strategy, config.disable_tqdm) == (1, "no", True)
+    assert (config.remove_unused_columns, config.dataloader_pin_memory) == (False, False)
+    said = {"beta": 0.3, "loss_type": ["sigmoid", "sft"], "learning_rate": 0.5, "seed": 7}
+    config = dpo_config(str(tmp_path), stand_in(), batch_size=6, epochs=2.5, **said)
+    assert said == {name: getattr(config, name) for name in said}
+    assert (config.per_device_train_batch_size, config.num_train_epochs, config.max_length) == (6, 2.5, None)
+
+
+def test_settings_on_a_gpu(tmp_path, monkeypatch):
+    for has_bf16 in (True, False):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has_bf16=has_bf16: has_bf16)
+        gpu, cpu = machine_settings(stand_in("cuda"), 4, 1), machine_settings(stand_in(), 4, 1)
+        assert (gpu["use_cpu"], gpu["bf16"], gpu["dataloader_pin_memory"]) == (False, has_bf16, True)
+        assert (cpu["use_cpu"], cpu["bf16"], cpu["dataloader_pin_memory"]) == (True, False, False)
+    with pytest.raises(ValueError, match=r"^bf16=True, but this GPU has no bfloat16: leave it out, or use fp16=True\."):
+        dpo_config(str(tmp_path), stand_in("cuda"), bf16=True)
+    assert dpo_config(str(tmp_path), stand_in(), bf16=True).bf16  # a CPU can, slowly
+
+
+def test_several_processes_ask_the_reference_at_every_step(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "DPOConfig", lambda **settings: settings)
+    for processes, precomputed in (("1", True), ("2", False)):
+        monkeypatch.setenv("WORLD_SIZE", processes)
+        assert dpo_config(str(tmp_path), stand_in())["precompute_ref_log_probs"] is precomputed
+    monkeypatch.delenv("WORLD_SIZE")
+    assert dpo_config(str(tmp_path), stand_in())["precompute_ref_log_probs"] is True
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"max_length": 256},
+        {"max_length": 2},
+        {"label_smoothing": 0.1, "loss_type": "robust"},
+        {"label_smoothing": 0.1, "loss_type": ["sigmoid", "robust"]},
+        {"label_smoothing": 0.0, "loss_type": "ipo"},
+        {"epochs": 0.5},
+    ],
+)
+def test_settings_at_the_border_are_taken(tmp_path, settings):
+    given = dict(settings)
+    config = dpo_config(str(tmp_path), stand_in(max_position_embeddings=256), **settings)
+    epochs = given.pop("epochs", 1)
+    assert config.num_train_epochs == epochs
+    for name, value in given.items():
+        assert getattr(config, name) in (value, [value])
+
+
 def test_settings_on_a_cpu(tmp_path):
     config = dpo_config(str(tmp_path), small_policy()[0])
     assert config.use_cpu
@@ -259,19 +331,22 @@ def test_the_learners_own_settings_win(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"beta": 0}, "beta is 0; it must be a finite number above 0"),
+        ({"beta": 0}, r"^beta is 0; it must be a finite number above 0"),
         ({"beta": -1}, "beta is -1"),
         ({"beta": float("nan")}, "beta is nan"),
-        ({"learning_rate": 0}, "learning_rate is 0"),
+        ({"learning_rate": 0}, r"^learning_rate is 0; it must be a finite number above 0\."),
         ({"learning_rate": float("inf")}, "learning_rate is inf"),
-        ({"batch_size": 0}, "batch_size is 0; it must be a whole number"),
+        ({"batch_size": 0}, r"^batch_size is 0; it must be a whole number, at least 1\."),
         ({"batch_size": 2.5}, "batch_size is 2.5"),
-        ({"epochs": 0}, "epochs is 0"),
-        ({"label_smoothing": 0.1}, "TRL ignores label_smoothing with loss_type='sigmoid'. Use loss_type='robust'"),
-        ({"label_smoothing": 0.1, "loss_type": "ipo"}, "TRL ignores label_smoothing"),
-        ({"max_length": 1024}, "the model's context holds 256 tokens"),
-        ({"max_length": 1}, "max_length is 1"),
-        ({"loss_type": "dpo"}, "loss_type is 'dpo'; it must be one of"),
+        ({"epochs": 0}, r"^epochs is 0; it must be a number above 0\."),
+        ({"epochs": float("nan")}, "epochs is nan"),
+        ({"label_smoothing": 0.1}, r"^TRL ignores label_smoothing with loss_type='sigmoid'\. Use loss_type='robust'"),
+        ({"label_smoothing": 0.1, "loss_type": "ipo"}, r"TRL .* corrects for turned-round labels, or leave label_smoo"),
+        ({"label_smoothing": 0.1, "loss_type": ["hinge", "ipo", "sigmoid"]}, "TRL ignores label_smoothing"),
+        ({"max_length": 257}, r"^max_length is 257, but the model's context holds 256 tokens, .* set at most 256\."),
+        ({"max_length": 1}, r"^max_length is 1; it must be a whole number, at least 2\."),
+        ({"loss_type": "dpo"}, r"^loss_type is 'dpo'; it must be one of sigmoid, ipo, hinge, exo_pair"),
+        ({"loss_type": ["sft", "dpo"]}, r"^loss_type is 'dpo'"),
         ({"per_device_train_batch_size": 8}, "is called batch_size here: pass batch_size=8"),
         ({"num_train_epochs": 2}, "is called epochs here: pass epochs=2"),
     ],
@@ -302,8 +377,11 @@ def test_the_reference_may_also_be_asked_at_every_step(tmp_path, with_lora):
 @pytest.mark.parametrize(
     ("pairs", "words"),
     [
-        ([], "there are no pairs"),
-        ([{"prompt": "a", "chosen": " b"}], "pair 0 has rejected = None"),
+        ([], r"^there are no pairs"),
+        (
+            [{"prompt": "a", "chosen": " b"}],
+            r"^pair 0 has rejected = None; .* preferences\.validate_pairs finds",
+        ),
         ([PAIRS[0], PAIRS[1] | {"chosen": ""}], "pair 1 has chosen = ''"),
         ([PAIRS[0] | {"prompt": ["a"]}], "pair 0 has prompt = "),
     ],
@@ -317,10 +395,22 @@ def test_pairs_from_a_data_set():
     rows = pair_dataset(Dataset.from_list(PAIRS))
     assert rows.column_names == ["prompt", "chosen", "rejected", "chosen_ended", "rejected_ended"]
     assert rows["chosen"][:] == [pair["chosen"] for pair in PAIRS]
+    assert rows["chosen_ended"][:] == rows["rejected_ended"][:] == [True] * len(PAIRS)
+    assert pair_dataset([Pair(**pair) for pair in PAIRS])[:] == rows[:]
+    cut = pair_dataset([PAIRS[0] | {"chosen_ended": False}, PAIRS[1] | {"rejected_ended": 0}])
+    assert (cut["chosen_ended"][:], cut["rejected_ended"][:]) == ([False, True], [True, False])
+
+
+def test_lora_by_default_and_as_it_is_asked_for():
+    found = lora_config(stand_in(model_type="gpt2"))
+    assert (found.r, found.lora_alpha, found.lora_dropout, found.fan_in_fan_out) == (16, 32, 0.0, True)
+    assert (found.target_modules, found.task_type) == ("all-linear", "CAUSAL_LM")
+    found = lora_config(stand_in(model_type="llama"), 1, 0.5, lora_dropout=0.1)
+    assert (found.r, found.lora_alpha, found.lora_dropout, found.fan_in_fan_out) == (1, 0.5, 0.1, False)
 
 
 def test_lora_needs_a_rank():
-    with pytest.raises(ValueError, match="rank is 0"):
+    with pytest.raises(ValueError, match=r"^rank is 0; it must be a whole number, at least 1"):
         lora_config(small_policy()[0], rank=0)
 
 

@@ -95,6 +95,14 @@ def test_gradients_of_log_probabilities():
     assert torch.allclose(ours, torch.autograd.grad(theirs, logits, upstream)[0], atol=1e-14)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_log_probabilities_of_half_precision_are_taken_in_float32(dtype):
+    logits, tokens = normal(5, 2, 3, 50, scale=3).to(dtype), torch.tensor([[0, 7, 49], [1, 1, 8]])
+    found = losses.log_probs_of(logits, tokens)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found, Categorical(logits=logits.float()).log_prob(tokens), rtol=0, atol=1e-5)
+
+
 def test_log_probabilities_of_an_impossible_token_elsewhere():
     logits = torch.tensor([[[0.0, -torch.inf, 0.0]]], requires_grad=True)
     log_prob = losses.log_probs_of(logits, torch.tensor([[0]]))
@@ -121,6 +129,7 @@ def test_expected_k1_is_the_full_kl(seed, shape):
     assert torch.allclose((log_p.exp() * k1).sum(-1), losses.kl_penalty(log_p, log_q, "full"), atol=1e-12)
     assert torch.equal(losses.kl_penalty(log_p, log_q, "abs"), losses.kl_penalty(log_q, log_p, "abs"))
     assert (losses.kl_penalty(log_p, log_q, "abs") >= k1).all()
+    assert torch.equal(losses.kl_penalty(log_p, log_q), k1)  # what is taken when nothing is said
 
 
 def test_expected_sum_of_k1_is_the_kl_of_whole_responses():
@@ -210,6 +219,19 @@ def test_whitened_rewards_keep_their_mean_and_padding_shares_it(seed, shape, pad
     assert not wider[:, shape[1] :].any()
 
 
+def test_rewards_are_made_where_the_kl_is_and_in_its_precision():
+    """A score may be float64, and PyTorch's own choice of device, here one without memory, is never taken."""
+    mask, kl, scores = some_mask(3, 2, 4).float(), normal(3, 2, 4).float(), normal(3, 2)
+    columns = torch.tensor([4, 6])
+    rewards = losses.token_rewards(scores, kl, 0.1, mask)
+    assert rewards.dtype == torch.float32
+    with torch.device("meta"):
+        assert torch.equal(losses.token_rewards(scores, kl, 0.1, mask), rewards)
+        elsewhere = losses.whiten_rewards(rewards, kl * mask, mask, columns)
+    for found, expected in zip(elsewhere, losses.whiten_rewards(rewards, kl * mask, mask, columns), strict=True):
+        assert torch.equal(found, expected)
+
+
 def td_errors(rewards, values, gamma):
     following = torch.cat((values[:, 1:], torch.zeros(len(values), 1)), dim=1)
     return rewards + gamma * following - values
@@ -244,6 +266,11 @@ def test_lambda_0_gives_the_td_error(seed, shape, gamma):
     rewards, values = normal(seed, *shape), normal(seed + 1, *shape)
     advantages, _ = losses.advantages_and_returns(rewards, values, gamma, 0.0)
     assert torch.allclose(advantages, td_errors(rewards, values, gamma), atol=1e-12)
+
+
+def test_a_single_token_has_the_advantage_reward_minus_value():
+    advantages, returns = losses.advantages_and_returns(torch.tensor([[5.0]]), torch.tensor([[2.0]]), 0.9, 0.8)
+    assert (advantages.item(), returns.item()) == (3.0, 5.0)
 
 
 @quick
@@ -314,6 +341,7 @@ def test_the_clipped_loss_is_the_pessimistic_one(seed, shape, cliprange):
     ratio = (log_probs - old).exp()
     assert (loss.tokens >= -advantages * ratio).all()
     assert torch.equal(loss.clipped > 0, loss.tokens > -advantages * ratio)
+    assert loss.clipped.dtype == log_probs.dtype  # a number, so that its mean is a share
 
 
 @pytest.mark.parametrize(
@@ -325,6 +353,8 @@ def test_the_clipped_loss_is_the_pessimistic_one(seed, shape, cliprange):
         (4.0, 1.0, 3.0, 0.5 * 1.8**2, 0.0, 1),  # beyond R, but the held value is further from it
         (0.0, 1.0, 3.0, 4.5, -3.0, 0),  # moved away from R: pulled back with full force
         (9.0, 1.0, 3.0, 18.0, 6.0, 0),  # too far beyond R: pulled back, too
+        (0.0, 1.0, -1.0, 0.5 * 1.8**2, 0.0, 1),  # the clip holds on the way down as well
+        (2.0, 1.0, -1.0, 4.5, 3.0, 0),
     ],
 )
 def test_value_loss_and_its_gradient(value, old, returned, loss, gradient, clipped):
@@ -335,6 +365,7 @@ def test_value_loss_and_its_gradient(value, old, returned, loss, gradient, clipp
     assert result.tokens.item() == pytest.approx(loss)
     assert value.grad.item() == pytest.approx(gradient)
     assert result.clipped.item() == clipped
+    assert result.clipped.dtype == value.dtype  # a number, so that its mean is a share
 
 
 @quick

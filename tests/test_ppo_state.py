@@ -144,17 +144,17 @@ def read_state(path):
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "state.safetensors"
-    state.write(path, {"x": torch.zeros(2)}, {"step": 1})
+    path, facts = tmp_path / "state.safetensors", dict.fromkeys(state.FACTS, 0)
+    state.write(path, {"x": torch.zeros(2)}, facts)
 
     def full(*_):
         raise OSError("no space left on device")
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(OSError, match="no space"):
-        state.write(path, {"x": torch.ones(2)}, {"step": 2})
-    tensors, facts = state.read(path)
-    assert facts == {"step": 1}
+        state.write(path, {"x": torch.ones(2)}, dict.fromkeys(state.FACTS, 1))
+    tensors, found = state.read(path)
+    assert found == facts
     assert tensors["x"].tolist() == [0, 0]
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 

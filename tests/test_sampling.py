@@ -191,6 +191,11 @@ def test_order_and_names_are_those_of_transformers():
 # ------------------------------------------------------------------------------------------------------- definitions
 
 
+def test_transforms_keep_their_names_and_those_of_their_arguments():
+    assert (sampling.softmax.__name__, sampling.keep_top_k.__name__) == ("softmax", "keep_top_k")
+    np.testing.assert_array_equal(sampling.keep_top_k(np.arange(3.0), k=1), [-INF, -INF, 2.0])
+
+
 @quick
 @given(logits_of())
 def test_softmax_and_log_softmax(logits):
@@ -210,6 +215,7 @@ def test_known_entropies():
     assert sampling.entropy(np.array([0.5, 0.5])) == pytest.approx(np.log(2))
     assert sampling.entropy(np.array([0.0, 1.0, 0.0])) == 0
     assert isinstance(sampling.entropy(np.array([0.5, 0.5])), float)
+    assert sampling.entropy(np.array([0.5, 0.5005])) == pytest.approx(np.log(2), abs=1e-3)  # rounding is forgiven
     rows = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]])
     torch.testing.assert_close(sampling.entropy(rows), torch.tensor([0.0, np.log(4)], dtype=torch.float32))
 
@@ -246,6 +252,21 @@ def test_each_row_can_have_its_own_context():
     np.testing.assert_array_equal(sampling.penalize_repetition(z, np.array([1]), 2.0), [[2.0, 2.0], [2.0, 2.0]])
 
 
+def test_nothing_has_been_generated_unless_said():
+    chosen = SamplingSettings(min_new_tokens=1, eos_token_id=1)
+    assert distribution(np.zeros(2), chosen)[1] == 0
+    assert stages(np.zeros(2), chosen)[-1][1][1] == -INF
+
+
+def test_new_tensors_are_made_where_the_logits_are():
+    """On a GPU as on a CPU: PyTorch's own choice of device, here one without memory, is never taken."""
+    z = torch.tensor([[2.0, 1.0, 1.0, 0.0, -1.0], [0.0, 0.0, 0.0, 0.0, 3.0]])
+    chosen = SamplingSettings(1.2, 2, None, 0.7, 4, 0.4, eos_token_id=0)  # a tie at the border
+    with torch.device("meta"):
+        found = distribution(z, chosen, [1, 2])
+    assert torch.equal(found, distribution(z, chosen, [1, 2]))
+
+
 def test_eos_is_forbidden_then_free_then_forced():
     chosen = SamplingSettings(min_new_tokens=2, max_new_tokens=4, eos_token_id=1)
     p = [distribution(np.zeros(4), chosen, generated=n)[1] for n in range(6)]
@@ -266,6 +287,9 @@ def test_temperature_zero_takes_the_lowest_id_of_a_tie():
     z = np.array([[0.0, 5.0, 5.0], [-INF, -INF, -7.0]])
     for tau in (0, 0.0, 1e-320):
         np.testing.assert_array_equal(sampling.softmax(sampling.apply_temperature(z, tau)), [[0, 1, 0], [0, 0, 1]])
+        np.testing.assert_array_equal(sampling.softmax(sampling.apply_temperature(z[0], tau)), [0, 1, 0])
+    smallest = np.finfo(np.float64).tiny  # counts as what it is: a tie is shared
+    np.testing.assert_array_equal(sampling.softmax(sampling.apply_temperature(z[0], smallest)), [0, 0.5, 0.5])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -297,6 +321,8 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p():
     z = np.log(np.array([0.1, 0.4, 0.2, 0.3]))
     for p, kept in ((0.01, [1]), (0.39, [1]), (0.41, [1, 3]), (0.69, [1, 3]), (0.71, [1, 2, 3]), (0.95, [0, 1, 2, 3])):
         assert np.flatnonzero(sampling.keep_top_p(z, p) > -INF).tolist() == kept
+    np.testing.assert_array_equal(sampling.keep_top_p(z, 1), z)
+    z = np.array([0.0, -1e4])  # a probability that rounds to 0 is possible nevertheless
     np.testing.assert_array_equal(sampling.keep_top_p(z, 1), z)
 
 
@@ -369,8 +395,12 @@ def test_logits_without_a_softmax_are_refused(logits, message):
 
 
 def test_lists_and_integers_are_refused():
-    with pytest.raises(TypeError, match="a list; pass a NumPy array"):
+    with pytest.raises(TypeError, match=r"^logits are a list; pass a NumPy array"):
         sampling.softmax([1.0, 2.0])
+    with pytest.raises(TypeError, match=r"^logits are a list; pass a NumPy array"):
+        stages([1.0, 2.0], SamplingSettings())
+    with pytest.raises(TypeError, match=r"^probabilities are a list; pass a NumPy array"):
+        sampling.entropy([0.5, 0.5])
     with pytest.raises(TypeError, match="int64; they must be floating-point"):
         sampling.keep_top_k(np.array([1, 2]), 1)
 
@@ -397,25 +427,31 @@ def test_settings_refuse_a_minimum_above_the_maximum():
     with pytest.raises(ValueError, match="max_new_tokens is 3; it must be a whole number, at least 5"):
         SamplingSettings(min_new_tokens=5, max_new_tokens=3)
     assert SamplingSettings(min_new_tokens=np.int64(3), max_new_tokens=3, temperature=np.float32(1), top_k=None)
+    assert SamplingSettings(max_new_tokens=1).max_new_tokens == 1
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda z: sampling.penalize_repetition(z, [0], 0), "repetition_penalty is 0"),
+        (lambda z: sampling.penalize_repetition(z, [0], 0), r"is 0; it must be a finite number above 0 \(1 turns it"),
         (lambda z: sampling.penalize_repetition(z, [0, 4], 1.1), "previous_ids hold 4; ids run from 0 to 3"),
         (lambda z: sampling.penalize_repetition(z, [-1], 1.1), "previous_ids hold -1"),
         (lambda z: sampling.penalize_repetition(z, [[0], [1]], 1.1), r"previous_ids have shape \(2, 1\)"),
-        (lambda z: sampling.require_min_new_tokens(z, -1, 1, 0), "generated is -1"),
+        (lambda z: sampling.penalize_repetition(z, [[0], [1], [2], [3]], 1.1), r"previous_ids have shape \(4, 1\)"),
+        (lambda z: sampling.penalize_repetition(z[None], [[[0, 1]]], 1.1), r"previous_ids have shape \(1, 1, 2\)"),
+        (lambda z: sampling.require_min_new_tokens(z, -1, 1, 0), "^generated is -1"),
+        (lambda z: sampling.require_min_new_tokens(z, 0, -1, 0), "^min_new_tokens is -1"),
         (lambda z: sampling.require_min_new_tokens(z, 0, 1, 4), "eos_token_id is 4; .* from 0 to 3"),
+        (lambda z: sampling.force_end_at_max_new_tokens(z, -1, 1, 0), "^generated is -1"),
         (lambda z: sampling.force_end_at_max_new_tokens(z, 0, 0, 0), "max_new_tokens is 0"),
         (lambda z: sampling.force_end_at_max_new_tokens(z, 0, 1, -1), "eos_token_id is -1"),
-        (lambda z: sampling.apply_temperature(z, -1), "temperature is -1"),
+        (lambda z: sampling.apply_temperature(z, -1), r"is -1; it must be a finite number, 0 \(greedy\) or more"),
         (lambda z: sampling.keep_top_k(z, -1), "top_k is -1"),
-        (lambda z: sampling.keep_top_p(z, 0), "top_p is 0"),
+        (lambda z: sampling.keep_top_p(z, 0), r"^top_p is 0; it must be above 0 and at most 1 \(1 turns it off\)"),
         (lambda z: sampling.keep_top_p(z, 1.5), "top_p is 1.5"),
-        (lambda z: sampling.entropy(z - 1), "negative or NaN"),
-        (lambda z: sampling.entropy(z), "sum to 6.0"),
+        (lambda z: sampling.entropy(z - 1), "^some probability is negative or NaN"),
+        (lambda z: sampling.entropy(z), "^probabilities sum to 6.0"),
+        (lambda z: sampling.entropy(z / 5.9), "^probabilities sum to 1.01"),
     ],
 )
 def test_transforms_check_their_own_arguments(call, message):
@@ -428,6 +464,8 @@ def test_ids_must_be_whole_and_eos_must_leave_something():
         sampling.penalize_repetition(np.zeros(3), [0.5], 1.1)
     with pytest.raises(ValueError, match=r"EOS \(id 1\) was the only possible token"):
         sampling.require_min_new_tokens(np.array([-INF, 0.0]), 0, 1, 1)
+    with pytest.raises(ValueError, match=r"EOS \(id 1\) .* lower min_new_tokens \(now 2\)"):
+        sampling.require_min_new_tokens(np.array([[0.0, 0.0], [-INF, 0.0]]), 0, 2, 1)
 
 
 # ----------------------------------------------------------------------------------------------------------- rollouts

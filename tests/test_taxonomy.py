@@ -20,6 +20,7 @@ import yaml
 from instructlab.schema.taxonomy import TaxonomyParser, TaxonomyReadingException
 
 from course_helpers import taxonomy, translation
+from course_helpers.assets import HERE
 from course_helpers.taxonomy import (
     Seed,
     Verdict,
@@ -30,9 +31,10 @@ from course_helpers.taxonomy import (
     read_skill,
     start_taxonomy,
 )
-from course_helpers.taxonomy.places import path_of, place_of, steps_of, too_much
-from course_helpers.taxonomy.read import TAXONOMY
+from course_helpers.taxonomy.places import path_of, place_of, steps_of
+from course_helpers.yaml_text import too_much
 
+TAXONOMY = HERE / "taxonomy"
 SKILL_FILE = TAXONOMY / "compositional_skills" / "film_reviews" / "praise_and_blame" / "qna.yaml"
 KNOWLEDGE_FILE = TAXONOMY / "knowledge" / "film_festival" / "paper_lantern_prize" / "qna.yaml"
 FOLDERS = {"skill": "compositional_skills/rhymes/couplets", "knowledge": "knowledge/birds/owls", "elsewhere": "drafts"}

@@ -254,6 +254,7 @@ def test_mean_of_the_others_is_unbiased_and_the_batchs_own_mean_shrinks():
     assert_mean_is(toy.estimates(THETA, drawn, rewards - rewards.mean(-1, keepdim=True)), truth * 3 / 4)
     others = torch.stack([rewards[:, [j for j in range(4) if j != i]].mean(-1) for i in range(4)], -1)
     close(toy.leave_one_out(rewards), rewards - others)
+    close(toy.leave_one_out(tensor([1.0, 4.0])), tensor([-3.0, 3.0]))
 
 
 def test_whitened_rewards():
@@ -264,6 +265,9 @@ def test_whitened_rewards():
     close(white.var(-1)[varied], torch.ones(int(varied.sum()), dtype=torch.float64), atol=1e-6)
     close(toy.whiten(100 * rewards + 3)[varied], white[varied], atol=1e-6)
     assert (toy.whiten(tensor([2.0, 2.0, 2.0])) == 0).all()
+    spread = tensor([1.0, -1.0]) / math.sqrt(2)  # of variance 1
+    close(toy.whiten(4 * spread), spread, atol=1e-8)
+    close(toy.whiten(1e-8 * spread), spread / 2)  # the divisor is the spread and 1e-8, so nothing blows up
 
 
 def test_likelihood_is_the_policy_gradient_with_every_reward_1():
@@ -315,6 +319,7 @@ def test_sequences_are_listed_once_and_their_probabilities_sum_to_1():
     assert len({tuple(row) for row in ALL.tolist()}) == V**T
     close(toy.token_log_probs(TABLE, ALL).sum(-1).exp().sum(), tensor(1.0))
     assert toy.sequences(2, 1).tolist() == [[0], [1]]
+    assert toy.sequences(10, 6).shape == (1_000_000, 6)  # the most there may be
 
 
 def test_prefixes_are_numbered_by_what_came_before():
@@ -325,6 +330,7 @@ def test_prefixes_are_numbered_by_what_came_before():
             named.setdefault(place, set()).add(tuple(tokens[:t]))
     assert sorted(named) == list(range(toy.prefix_count(V, T)))
     assert all(len(before) == 1 for before in named.values())
+    assert [toy.prefix_count(2, T) for T in (1, 2, 3)] == [1, 3, 7]
 
 
 def test_a_sequence_of_one_token_is_a_response():
@@ -401,33 +407,89 @@ HALF = [0.5, 0.5]
         (lambda: toy.policy(1.0), r"theta has shape \(\)"),
         (lambda: toy.expectation([1.0, 2.0], [0.0, 0.0]), r"pi is no distribution.*pass policy\(theta\)"),
         (lambda: toy.expectation([1.5, -0.5], [0.0, 0.0]), "smallest value -0.5"),
+        (lambda: toy.expectation([0.5, 0.51], HALF), r"sums 1\.01\. Each row must be 0 or more throughout"),
         (lambda: toy.expectation(HALF, [0.0, 0.0, 0.0]), r"pi \(2,\), values \(3,\)"),
         (lambda: toy.kl(HALF, [0.5, 0.25, 0.25]), r"pi_ref \(3,\)"),
         (lambda: toy.objective(HALF, HALF, [0.0, 1.0], 0.0), "beta is 0.0; it must be"),
         (lambda: toy.partition(HALF, [0.0, 1.0], math.inf), "beta is inf"),
-        (lambda: toy.implied_reward([1.0, 0.0], HALF, 1.0), "ln 0 is no reward"),
+        (lambda: toy.log_partition(HALF, [1.0], 1.0), r"pi_ref \(2,\), r \(1,\)"),
+        (lambda: toy.implied_reward([1.0, 0.0], HALF, 1.0), "^some response .* ln 0 is no reward"),
+        (lambda: toy.implied_reward([0.5, 0.25, 0.25], [*HALF, 0.0], 1.0), "ln 0 is no reward"),
+        (lambda: toy.implied_reward(HALF, [1.0], 1.0), r"pi \(2,\), pi_ref \(1,\)"),
         (lambda: toy.draw(HALF, 0, generator()), "a count of draws is 0"),
         (lambda: toy.draw(HALF, 3, 7), r"generator is 7; pass torch.Generator"),
-        (lambda: toy.draw(tensor([[HALF]]), 3, generator()), "number of axes of pi is 3"),
-        (lambda: toy.whiten([1.0]), r"rewards' shape is \(1,\)"),
-        (lambda: toy.leave_one_out([[1.0]]), r"\(1, 1\)"),
-        (lambda: toy.estimates(THETA, torch.tensor([4]), [1.0]), "must lie between 0 and 3"),
-        (lambda: toy.estimates(THETA, torch.tensor([1.0]), [1.0]), "pass whole numbers"),
+        (lambda: toy.draw(tensor([[HALF]]), 3, generator()), r"pi is 3; it must be 1 for \(M,\), or 2 for \(N, M\)"),
+        (lambda: toy.whiten([1.0]), r"^rewards' shape is \(1,\); it must be \(\.\.\., 2 or more\)"),
+        (lambda: toy.whiten(1.0), r"^rewards' shape is \(\)"),
+        (lambda: toy.leave_one_out([[1.0]]), r"^rewards' shape is \(1, 1\); it must be \(\.\.\., 2 or more\)"),
+        (lambda: toy.leave_one_out(1.0), r"^rewards' shape is \(\)"),
+        (lambda: toy.estimates(THETA, torch.tensor([1, 4]), [1.0]), "^drawn hold numbers from 1 to 4; .* 0 and 3"),
+        (lambda: toy.estimates(THETA, torch.tensor([1.0]), [1.0]), r"are torch.float32 of shape \(1,\); pass whole"),
+        (lambda: toy.estimates(THETA, torch.tensor(1), 1.0), r"are torch.int64 of shape \(\)"),
+        (lambda: toy.estimates(THETA, torch.tensor([], dtype=torch.long), []), r"are torch.int64 of shape \(0,\)"),
         (lambda: toy.estimates(THETA, torch.tensor([1, 2]), [1.0]), r"advantages have shape \(1,\)"),
-        (lambda: toy.estimates(THETA[None], torch.tensor([1]), [1.0]), "number of axes of theta is 2"),
+        (lambda: toy.estimates(THETA[None], torch.tensor([1]), [1.0]), "axes of theta is 2; it must be 1: one query"),
+        (lambda: toy.estimate_moments(THETA[None], R), "^the number of axes of theta is 2; .* 1: one query at a"),
         (lambda: toy.estimate_moments(THETA, [1.0]), r"theta \(4,\), advantages \(1,\)"),
         (lambda: toy.sequences(1, 3), "V is 1"),
-        (lambda: toy.sequences(10, 7), "at most a million"),
-        (lambda: toy.prefixes(torch.tensor([3]), 3), "must lie between 0 and 2"),
+        (lambda: toy.sequences(2, 0), "^T is 0"),
+        (lambda: toy.sequences(10, 7), r"^V\^T is 10000000; it must be at most a million"),
+        (lambda: toy.sequences(1_000_001, 1), r"^V\^T is 1000001"),
+        (lambda: toy.prefix_count(1, 3), "^V is 1"),
+        (lambda: toy.prefix_count(2, 0), "^T is 0"),
+        (lambda: toy.prefixes(torch.tensor([3]), 3), "^tokens hold numbers from 3 to 3; they must lie between 0 and 2"),
         (lambda: toy.token_log_probs(THETA, torch.tensor([1])), r"one row for each prefix"),
         (lambda: toy.token_log_probs(TABLE[:4], ALL), r"one row for each prefix"),
+        (lambda: toy.token_log_probs(TABLE[:-1], ALL), r"one row for each prefix"),
         (lambda: toy.prefix_values(TABLE, TOKEN_REWARDS[:5]), r"expected \(81, 4\)"),
+        (lambda: toy.prefix_values(TABLE, [1.0, 2.0]), r"token_rewards have shape \(2,\); expected \(9, 2\)"),
+        (lambda: toy.prefix_values(TABLE[0], TOKEN_REWARDS), r"theta has shape \(3,\)"),
+        (lambda: toy.sequence_estimates(TABLE[0], ALL, TOKEN_REWARDS), r"theta has shape \(3,\)"),
+        (lambda: toy.sequence_estimates(TABLE, ALL + 1, TOKEN_REWARDS), "^tokens hold numbers from 1 to 3"),
         (lambda: toy.sequence_estimates(TABLE, ALL, TOKEN_REWARDS[:, :2]), r"advantages have shape \(81, 2\)"),
-        (lambda: toy.sequence_estimates(TABLE, ALL[0], TOKEN_REWARDS[0]), "number of axes of tokens is 1"),
+        (
+            lambda: toy.sequence_estimates(TABLE, ALL[0], TOKEN_REWARDS[0]),
+            r"is 1; it must be 2 or more: \(\.{3}, batch, T",
+        ),
     ],
 )
 def test_errors_say_what_is_wrong_and_what_to_pass(call, message):
     with pytest.raises(ValueError, match=message):
+        call()
+
+
+BAD = [0.5, math.nan]
+TWO = torch.tensor([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("values", lambda: toy.expectation(HALF, BAD)),
+        ("pi", lambda: toy.kl(BAD, HALF)),
+        ("pi_ref", lambda: toy.kl(HALF, BAD)),
+        ("r", lambda: toy.policy_gradient(HALF, BAD)),
+        ("pi_ref", lambda: toy.log_partition(BAD, HALF, 1.0)),
+        ("r", lambda: toy.log_partition(HALF, BAD, 1.0)),
+        ("pi", lambda: toy.implied_reward(BAD, HALF, 1.0)),
+        ("pi_ref", lambda: toy.implied_reward(HALF, BAD, 1.0)),
+        ("r_w", lambda: toy.preference_probability(BAD, HALF)),
+        ("r_l", lambda: toy.preference_probability(HALF, BAD)),
+        ("pi", lambda: toy.draw(BAD, 1, generator())),
+        ("rewards", lambda: toy.whiten(BAD)),
+        ("rewards", lambda: toy.leave_one_out(BAD)),
+        ("advantages", lambda: toy.estimates(HALF, TWO, BAD)),
+        ("advantages", lambda: toy.estimate_moments(HALF, BAD)),
+        ("theta", lambda: toy.token_log_probs([BAD], TWO[None])),
+        ("token_rewards", lambda: toy.reward_to_go(BAD)),
+        ("theta", lambda: toy.prefix_values([BAD], TOKEN_REWARDS)),
+        ("token_rewards", lambda: toy.prefix_values(TABLE, BAD)),
+        ("theta", lambda: toy.sequence_estimates([BAD], TWO[None], [HALF])),
+        ("advantages", lambda: toy.sequence_estimates(TABLE, TWO[None], [BAD])),
+    ],
+)
+def test_what_is_not_finite_is_called_by_its_name(name, call):
+    with pytest.raises(ValueError, match=f"^{name} holds a value that is NaN or infinite"):
         call()
 
 

@@ -22,12 +22,11 @@ import datasets
 import torch
 
 from course_helpers import instruct
-from course_helpers.assets import HERE
+from course_helpers.assets import HERE, asset
 from course_helpers.instruct import KNOWLEDGE_PHASE, SKILL_PHASE, Score
 from course_helpers.models import load_policy
 from course_helpers.prompts import load_prompts
 from course_helpers.taxonomy import read_knowledge, read_skill
-from course_helpers.taxonomy.read import TAXONOMY
 from course_helpers.teacher.pipeline import generate_knowledge, generate_skill, held_out, unseen_reviews
 from course_helpers.teacher.rules import RuleTeacher
 
@@ -43,8 +42,8 @@ class Lab:
 
     def __init__(self, reviews: list[str]):
         self.policy, self.tokenizer = load_policy("small", "cpu")
-        self.skill = read_skill(TAXONOMY / "compositional_skills/film_reviews/praise_and_blame/qna.yaml")
-        self.knowledge = read_knowledge(TAXONOMY / "knowledge/film_festival/paper_lantern_prize/qna.yaml")
+        self.skill = read_skill(asset("taxonomy") / "compositional_skills/film_reviews/praise_and_blame/qna.yaml")
+        self.knowledge = read_knowledge(asset("taxonomy") / "knowledge/film_festival/paper_lantern_prize/qna.yaml")
         self.own = instruct.review_rows(instruct.draw_reviews(self.policy, self.tokenizer, 1024))
         known = generate_skill(self.skill, RuleTeacher(), n=EXAMPLES).examples
         self.tests = {

@@ -34,6 +34,11 @@ def sequence_log_probs(logits: Tensor, input_ids: Tensor, response_mask: Tensor)
 
     Raises:
         ValueError: shapes that do not fit, or a response that starts at the first place, where nothing predicts it.
+
+    Examples:
+        >>> logits, ids = torch.zeros(1, 3, 2), torch.zeros(1, 3, dtype=torch.long)
+        >>> sequence_log_probs(logits, ids, torch.tensor([[0, 1, 1]])).exp().item()  # ½ · ½
+        0.25
     """
     if not logits.shape[:-1] == input_ids.shape == response_mask.shape:
         shapes = ", ".join(str(tuple(x.shape)) for x in (logits, input_ids, response_mask))
@@ -59,6 +64,10 @@ def implicit_rewards(log_probs: Tensor, ref_log_probs: Tensor, beta: float) -> T
 
     Raises:
         ValueError: β not above 0.
+
+    Examples:
+        >>> implicit_rewards(torch.tensor([-1.0]), torch.tensor([-3.0]), beta=0.5).tolist()
+        [1.0]
 
     Source: Rafailov et al. 2023, equation 5 without its last term.
     """
@@ -99,6 +108,11 @@ def dpo_loss(
     Raises:
         ValueError: shapes that differ, or a setting outside its range.
 
+    Examples:
+        >>> start = torch.tensor([-5.0]), torch.tensor([-7.0])  # of the chosen and the rejected response
+        >>> round(dpo_loss(*start, *start).item(), 4)  # π_θ is still π_ref: ln 2
+        0.6931
+
     Source: Rafailov et al. 2023, equation 7; Azar et al. 2023, equation 17, on whole responses (TRL's "ipo" takes means
     over tokens instead of sums); Zhao et al. 2023, equation 1, on log-ratios; Mitchell 2023, equation 3.
     """
@@ -126,6 +140,12 @@ def loss_of_margin(
 
     Raises:
         ValueError: a setting outside its range.
+
+    Examples:
+        >>> [loss_of_margin(torch.tensor(m), loss_type="hinge").item() for m in (0.0, 1.0, 2.0)]
+        [1.0, 0.0, 0.0]
+        >>> [loss_of_margin(torch.tensor(m), beta=0.5, loss_type="ipo").item() for m in (0.0, 0.5, 1.0)]
+        [1.0, 0.0, 1.0]
     """
     check_beta(beta)
     require(loss_type in LOSS_TYPES, "loss_type", loss_type, f"one of {', '.join(LOSS_TYPES)}")
@@ -159,6 +179,12 @@ def gradient_weight(
 
     Raises:
         ValueError: a setting outside its range.
+
+    Examples:
+        >>> gradient_weight(torch.tensor(0.0)).item()  # the two cannot be told apart yet
+        0.5
+        >>> gradient_weight(torch.tensor(1.0), beta=0.5, loss_type="ipo").item()  # too far: back
+        -4.0
 
     Source: Rafailov et al. 2023, section 4, "What does the DPO update do?".
     """

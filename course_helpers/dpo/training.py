@@ -24,7 +24,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from course_helpers.checks import check_beta, check_whole, is_finite, require
 from course_helpers.dpo.losses import LOSS_TYPES
-from course_helpers.memory import keep_freed_memory
+from course_helpers.memory import enough_memory_for, keep_freed_memory
 from course_helpers.onednn import faster_products
 
 TRL_LOSS_TYPES = (
@@ -33,6 +33,10 @@ TRL_LOSS_TYPES = (
 )
 COLUMNS = ("prompt", "chosen", "rejected")
 ENDED = ("chosen_ended", "rejected_ended")
+LESS_MEMORY = (
+    "Checkpoints that were saved are whole. Take activation_checkpointing=True, a smaller max_length, or half the "
+    "batch_size with gradient_accumulation_steps=2, which learns the same; build the trainer anew, and train again."
+)
 
 
 # ------------------------------------------------------------------------------------------------------------ settings
@@ -82,6 +86,9 @@ def dpo_config(
         seed: of LoRA's first weights and of the order of pairs.
         **others: any field of `trl.DPOConfig` or `transformers.TrainingArguments`; they win.
 
+    Returns:
+        The settings.
+
     Raises:
         ValueError: a setting outside its range, or one that TRL would ignore or fail on later.
         TypeError: a name that `DPOConfig` does not have.
@@ -111,6 +118,9 @@ def machine_settings(model: PreTrainedModel | PeftModel, batch_size: int, epochs
         model: what will be trained.
         batch_size: rows in a step on each device.
         epochs: how often all rows are gone through.
+
+    Returns:
+        Fields of `transformers.TrainingArguments` by name.
     """
     device = model.device
     return {
@@ -174,6 +184,9 @@ def pair_dataset(pairs: Sequence[Any] | Dataset) -> Dataset:
         pairs: `preferences.Pair`s, dictionaries with the same three texts, or a data set that has the columns. A
             response whose `chosen_ended` or `rejected_ended` is False was cut off, and no end token is put after it.
 
+    Returns:
+        A row a pair.
+
     Raises:
         ValueError: no pairs, or one without its three texts.
     """
@@ -223,6 +236,11 @@ class PairCollator(DataCollatorForPreference):
 class _Trainer(DPOTrainer):
     """TRL's trainer, which multiplies with the CPU's faster library; the numbers are the same to rounding."""
 
+    @enough_memory_for("this training", LESS_MEMORY)
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """TRL's training."""
+        return super().train(*args, **kwargs)
+
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's loss."""
         with faster_products(self.args.device):
@@ -239,6 +257,7 @@ class _Trainer(DPOTrainer):
             return super().evaluate(*args, **kwargs)
 
 
+@enough_memory_for("reading the pairs with the reference", LESS_MEMORY)
 def dpo_trainer(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -369,6 +388,9 @@ def lora_config(model: PreTrainedModel, rank: int = 16, alpha: float | None = No
         rank: r.
         alpha: α; twice the rank when None.
         **others: any field of `peft.LoraConfig`.
+
+    Returns:
+        The settings of the adapter.
 
     Raises:
         ValueError: a rank below 1.

@@ -19,7 +19,8 @@ import numpy as np
 from course_helpers.exercises.attempt import SECONDS, Attempt, Outcome, attempt
 from course_helpers.exercises.shown import Shown, paragraph
 from course_helpers.exercises.values import as_array, call_text, same, value_text
-from course_helpers.progress import note_exercise
+from course_helpers.progress_file import note_exercise
+from course_helpers.prose import no_formulas
 from course_helpers.translation import N_, _, language, ngettext
 
 DIFFICULTIES = {"easy": N_("easy"), "medium": N_("medium"), "hard": N_("hard")}
@@ -36,7 +37,7 @@ class Mistake:
 
     Args:
         message: what is said about it, marked with `N_`.
-        ways: wrong implementations; usually one.
+        *ways: wrong implementations; usually one.
     """
 
     def __init__(self, message: str, *ways: Callable):
@@ -103,6 +104,12 @@ class Exercise:
 
         Returns:
             A result that shows itself; whatever the answer does is reported there, and nothing is raised.
+
+        Examples:
+            >>> from course_helpers.exercises import exercise
+            >>> first = exercise("1.1")
+            >>> first.check(first.right).outcome
+            'right'
         """
         trouble = _not_a_function(answer, self) or _other_arguments(answer, self)
         if trouble:
@@ -141,7 +148,7 @@ class Exercise:
         return " · ".join(parts)
 
     def _repr_html_(self) -> str:
-        return f"<p><b>{paragraph(self.heading())}</b></p><p>{paragraph(_(self.task))}</p>"
+        return no_formulas(f"<p><b>{paragraph(self.heading())}</b></p><p>{paragraph(_(self.task))}</p>")
 
     def __repr__(self) -> str:
         """The task as text."""

@@ -13,7 +13,12 @@ from course_helpers.translation import _
 
 @lru_cache
 def all_exercises() -> dict[str, Exercise]:
-    """Every exercise of the course by its number, in the order of the lessons."""
+    """Every exercise of the course by its number, in the order of the lessons.
+
+    Examples:
+        >>> list(all_exercises())[:2]
+        ['1.1', '1.2']
+    """
     package = course_helpers.exercises
     modules = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     lessons = [importlib.import_module(f"{package.__name__}.{name}") for name in modules if name.startswith("lesson_")]
@@ -31,6 +36,10 @@ def exercise(number: str) -> Exercise:
 
     Raises:
         ValueError: there is no such exercise; the message names those that exist.
+
+    Examples:
+        >>> exercise("1.1").lesson
+        '01'
     """
     known = all_exercises()
     if str(number) not in known:

@@ -6,10 +6,9 @@ is then set as code.
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 
-from course_helpers.prose import prose
+from course_helpers.prose import escape, no_formulas, prose, sendable
 from course_helpers.translation import TAGS, language
 
 
@@ -31,7 +30,7 @@ class Shown:
 
     def __repr__(self) -> str:
         """Plain text."""
-        return "\n".join(part for part in (self.heading, *self.paragraphs, self.code) if part)
+        return sendable("\n".join(part for part in (self.heading, *self.paragraphs, self.code) if part))
 
     def _repr_html_(self) -> str:
         style = f"border-left: 4px solid {self.colour}; padding: 2px 12px; margin: 4px 0; max-width: 860px"
@@ -39,10 +38,10 @@ class Shown:
             f'<p style="margin: 4px 0; overflow-wrap: anywhere">{paragraph(text)}</p>' for text in self.paragraphs
         )
         if self.code:
-            body += f'<pre style="margin: 4px 0">{html.escape(self.code)}</pre>'
-        return (
+            body += f'<pre style="margin: 4px 0">{escape(self.code)}</pre>'
+        return no_formulas(
             f'<div class="ch-live" role="status" lang="{TAGS[language()]}" style="{style}">'
-            f'<p style="margin: 4px 0"><b>{html.escape(self.heading)}</b></p>{body}</div>'
+            f'<p style="margin: 4px 0"><b>{escape(self.heading)}</b></p>{body}</div>'
         )
 
 

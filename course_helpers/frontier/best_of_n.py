@@ -38,6 +38,10 @@ def kl_bound(n: int) -> float:
     Raises:
         ValueError: n is no whole number above 0.
 
+    Examples:
+        >>> kl_bound(1), round(kl_bound(16), 4)
+        (0.0, 1.8351)
+
     Source: Stiennon et al. 2020, appendix G.3, as an equality; Beirami et al. 2024, theorem 3.1, as the bound it is.
     """
     check_whole("n", n, at_least=1)
@@ -62,6 +66,11 @@ def distribution(pi_ref: Tensor, r: Tensor, n: int) -> Tensor:
 
     Raises:
         ValueError: `pi_ref` is no distribution, the shapes do not fit, or n is no whole number above 0.
+
+    Examples:
+        >>> pi_ref, r = torch.tensor([0.5, 0.5]), torch.tensor([0.0, 1.0])
+        >>> distribution(pi_ref, r, n=2).round(decimals=6).tolist()  # only two bad draws leave a bad one
+        [0.25, 0.75]
 
     Source: Beirami et al. 2024, section 2, here with ties.
     """
@@ -91,6 +100,12 @@ def best_weights(N: int, n: int) -> Tensor:
 
     Raises:
         ValueError: n below 1 or above N.
+
+    Examples:
+        >>> best_weights(N=4, n=1).round(decimals=6).tolist()  # the mean
+        [0.25, 0.25, 0.25, 0.25]
+        >>> best_weights(N=4, n=4).round(decimals=6).tolist()  # the largest
+        [0.0, 0.0, 0.0, 1.0]
 
     Source: David and Nagaraja 2003, "Order Statistics", chapter 3: the largest of n as a sum over N ordered values;
     Chen et al. 2021, equation 1, for rewards of 0 and 1.
@@ -126,6 +141,10 @@ def expected_best(rewards: Tensor, n: int, measured: Tensor | None = None) -> Te
 
     Raises:
         ValueError: n above N or below 1, shapes that differ, or a value that is not finite.
+
+    Examples:
+        >>> round(expected_best([0.0, 1.0, 2.0], n=2).item(), 6)  # the mean of 1, 2 and 2
+        1.666667
     """
     rewards = torch.as_tensor(rewards, dtype=torch.float64)
     measured = rewards if measured is None else torch.as_tensor(measured, dtype=torch.float64)

@@ -79,6 +79,11 @@ def place(pi: Tensor, pi_ref: Tensor, r: Tensor) -> Place:
 
     Raises:
         ValueError: no distribution, or shapes that do not fit.
+
+    Examples:
+        >>> here = place([0.0, 1.0], [0.5, 0.5], [0.0, 1.0])
+        >>> here.reward.item(), round(here.kl.item(), 6)  # the best response, for ln 2 nats
+        (1.0, 0.693147)
     """
     pi_ref, r = _problem(pi_ref, r)
     pi = torch.as_tensor(pi, dtype=torch.float64)
@@ -106,6 +111,10 @@ def frontier(pi_ref: Tensor, r: Tensor, betas: Tensor | Sequence[float]) -> Fron
 
     Raises:
         ValueError: no distribution, shapes that do not fit, or a β not above 0.
+
+    Examples:
+        >>> frontier([0.5, 0.5], torch.tensor([1.0, 3.0]).log(), betas=[1.0]).policies.round(decimals=6).tolist()
+        [[0.25, 0.75]]
 
     Source: Rafailov et al. 2023, "Direct Preference Optimization", equation 4, for each β.
     """
@@ -140,6 +149,10 @@ def best_reward(pi_ref: Tensor, r: Tensor, kl: Tensor | float) -> Tensor:
 
     Raises:
         ValueError: no distribution, shapes that do not fit, or a budget below 0 or NaN.
+
+    Examples:
+        >>> best_reward([0.5, 0.5], [0.0, 1.0], kl=[0.0, 10.0]).round(decimals=6).tolist()
+        [0.5, 1.0]
     """
     pi_ref, r = _problem(pi_ref, r)
     budget = torch.as_tensor(kl, dtype=torch.float64)
@@ -172,6 +185,12 @@ def gap(pi: Tensor, pi_ref: Tensor, r: Tensor) -> Tensor:
 
     Raises:
         ValueError: no distribution, or shapes that do not fit.
+
+    Examples:
+        >>> r = torch.tensor([0.0, 1.0, 2.0])
+        >>> pi_ref = torch.full((3,), 1 / 3)
+        >>> round(abs(gap(toy.optimal_policy(pi_ref, r, beta=0.5), pi_ref, r).item()), 6)  # on the frontier
+        0.0
     """
     here = place(pi, pi_ref, r)
     best, start = best_reward(pi_ref, r, here.kl), place(pi_ref, pi_ref, r).reward
@@ -269,6 +288,12 @@ def ppo(
     Raises:
         ValueError: an argument outside its range, or shapes that do not fit.
 
+    Examples:
+        >>> r = torch.tensor([1.0, 3.0]).log()
+        >>> way = ppo([0.5, 0.5], r, beta=1.0, generator=torch.Generator().manual_seed(0))
+        >>> way.policies[-1].round(decimals=2).tolist()  # π_r, from draws
+        [0.25, 0.75]
+
     Source: Schulman et al. 2017, equation 7; Ziegler et al. 2019, equation 2, for the reward.
     """
     check_beta(beta)
@@ -301,6 +326,10 @@ def preferences(r: Tensor, labels: str = "bradley-terry") -> Tensor:
 
     Raises:
         ValueError: other labels.
+
+    Examples:
+        >>> preferences([0.0, 1.0], labels="better").tolist()
+        [[0.5, 0.0], [1.0, 0.5]]
     """
     require(labels in LABELS, "labels", labels, f"one of {', '.join(LABELS)}")
     r = torch.as_tensor(r, dtype=torch.float64)
@@ -330,6 +359,10 @@ def pair_weights(
 
     Raises:
         ValueError: an argument outside its range, or shapes that do not fit.
+
+    Examples:
+        >>> pair_weights([0.5, 0.5], [0.0, 1.0], labels="better").tolist()
+        [[0.25, 0.0], [0.5, 0.25]]
     """
     pi_ref, r = _problem(pi_ref, r)
     exact = 2 * pi_ref[..., :, None] * pi_ref[..., None, :] * preferences(r, labels)
@@ -373,6 +406,11 @@ def dpo(
 
     Raises:
         ValueError: an argument outside its range, or shapes that do not fit.
+
+    Examples:
+        >>> way = dpo([0.5, 0.5], torch.tensor([1.0, 3.0]).log(), beta=1.0)
+        >>> way.policies[-1].round(decimals=3).tolist()  # π_r, without any reward
+        [0.25, 0.75]
 
     Source: Rafailov et al. 2023, equation 7; Azar et al. 2023, section 4.2, on labels that never err.
     """
@@ -478,6 +516,12 @@ def group_advantages(rewards: Tensor, scale: bool = True) -> Tensor:
     Raises:
         ValueError: a group of one.
 
+    Examples:
+        >>> group_advantages([0.0, 4.0], scale=False).tolist()
+        [-2.0, 2.0]
+        >>> group_advantages([[0.0, 4.0], [0.0, 400.0]]).round(decimals=3).tolist()  # the unit is gone
+        [[-0.707, 0.707], [-0.707, 0.707]]
+
     Source: Shao et al. 2024, "DeepSeekMath", section 4.1.2, with the unbiased variance; Liu et al. 2025 without the
     division.
     """
@@ -512,6 +556,10 @@ def preferred_ft(
     Raises:
         ValueError: an argument outside its range, or shapes that do not fit.
 
+    Examples:
+        >>> preferred_ft([0.5, 0.5], [0.0, 1.0], labels="better").policies[-1].round(decimals=3).tolist()
+        [0.25, 0.75]
+
     Source: Rafailov et al. 2023, section 6, the baseline "Preferred-FT".
     """
     chosen = preferred_policy(pi_ref, r, labels)
@@ -536,6 +584,10 @@ def best_of_n(pi_ref: Tensor, r: Tensor, ns: Sequence[int] = (1, 2, 4, 8, 16, 32
 
     Raises:
         ValueError: shapes that do not fit, no n, or one below 1.
+
+    Examples:
+        >>> best_of_n([0.5, 0.5], [0.0, 1.0], ns=[1, 2]).policies.round(decimals=6).tolist()
+        [[0.5, 0.5], [0.25, 0.75]]
     """
     pi_ref, r = _problem(pi_ref, r)
     require(len(ns) > 0, "ns", ns, "a list of one n or more")
@@ -560,6 +612,10 @@ def preferred_policy(pi_ref: Tensor, r: Tensor, labels: str = "bradley-terry") -
 
     Raises:
         ValueError: other labels, or shapes that do not fit.
+
+    Examples:
+        >>> preferred_policy([0.5, 0.5], [0.0, 1.0], labels="better").tolist()
+        [0.25, 0.75]
     """
     return pair_weights(pi_ref, r, labels).sum(-1)
 
@@ -580,6 +636,10 @@ def forward_optimal_policy(pi_ref: Tensor, r: Tensor, beta: float | Tensor) -> T
 
     Raises:
         ValueError: shapes that do not fit, or a β not above 0.
+
+    Examples:
+        >>> forward_optimal_policy([0.5, 0.5], [0.0, 1.0], beta=0.75).round(decimals=6).tolist()  # λ = 1.5
+        [0.25, 0.75]
 
     Source: ours, by a Lagrange multiplier for Σ π = 1: r + β π_ref/π = λ.
     """
@@ -615,6 +675,10 @@ def grpo_betas(pi_ref: Tensor, r: Tensor, beta: float, *, weighted: bool = True)
 
     Raises:
         ValueError: shapes that do not fit, or a β not above 0.
+
+    Examples:
+        >>> grpo_betas([0.5, 0.5], [1.0, 1.0], beta=0.1).item()  # equal rewards: no σ, no β
+        0.0
 
     Source: ours, from Shao et al. 2024, equation 3, with a group's statistics in the limit of large groups.
     """

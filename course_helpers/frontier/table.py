@@ -384,6 +384,10 @@ def t_quantile(degrees: int) -> float:
     Raises:
         ValueError: ν is no whole number above 0.
 
+    Examples:
+        >>> round(t_quantile(2), 3)  # three seeds
+        4.303
+
     Source: Abramowitz and Stegun 1964, "Handbook of Mathematical Functions", 26.7.3 and 26.7.4.
     """
     check_whole("degrees", degrees, at_least=1)

@@ -15,6 +15,12 @@ class AdaptiveKLController:
         init_kl_coef: β at the start.
         target: KL to reach, in nats a response.
         horizon: samples over which a deviation works; the smaller, the faster β moves.
+
+    Examples:
+        >>> beta = AdaptiveKLController(init_kl_coef=0.2, target=6.0, horizon=10)
+        >>> beta.update(current=60.0, n_steps=5)  # far above the target: e is held at 0.2
+        >>> round(beta.value, 6)
+        0.22
     """
 
     def __init__(self, init_kl_coef: float, target: float, horizon: float):

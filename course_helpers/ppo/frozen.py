@@ -68,10 +68,10 @@ def frozen_states(model: nn.Module, count: int, **inputs: Tensor) -> Tensor:
 def handed_in(model: nn.Module, count: int, states: Tensor | None) -> Iterator[None]:
     """Let the lowest `count` layers pass `states` on instead of working; with None they work as ever."""
     layers = decoder_layers(model)[:count] if states is not None else []
-    for layer in layers:
-        layer.forward = lambda *_, **__: states
     try:
+        for layer in layers:
+            layer.forward = lambda *_, **__: states
         yield
     finally:
         for layer in layers:
-            del layer.forward
+            vars(layer).pop("forward", None)  # an interrupt may have come before it was there

@@ -25,6 +25,13 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     Args:
         x: (B, R).
         mask: (B, R), zeros and ones; at least one 1.
+
+    Returns:
+        A single number, ().
+
+    Examples:
+        >>> masked_mean(torch.tensor([[1.0, 3.0, 99.0]]), torch.tensor([[1, 1, 0]])).item()
+        2.0
     """
     return (x * mask).sum() / mask.sum()
 
@@ -35,6 +42,13 @@ def masked_var(x: Tensor, mask: Tensor) -> Tensor:
     Args:
         x: (B, R).
         mask: (B, R), zeros and ones.
+
+    Returns:
+        A single number, ().
+
+    Examples:
+        >>> masked_var(torch.tensor([[1.0, 3.0, 99.0]]), torch.tensor([[1, 1, 0]])).item()
+        2.0
     """
     n = mask.sum()
     biased = masked_mean((x - masked_mean(x, mask)) ** 2, mask)
@@ -48,6 +62,16 @@ def masked_whiten(x: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
         x: (B, R).
         mask: (B, R), zeros and ones.
         shift_mean: False keeps the mean: rewards are scaled, but not moved.
+
+    Returns:
+        (B, R); what stands outside the mask is moved along, and means nothing.
+
+    Examples:
+        >>> x = torch.tensor([[1.0, 3.0]], dtype=torch.float64)
+        >>> masked_whiten(x, torch.ones(1, 2)).round(decimals=6).tolist()
+        [[-0.707107, 0.707107]]
+        >>> masked_whiten(x, torch.ones(1, 2), shift_mean=False).round(decimals=6).tolist()
+        [[1.292893, 2.707107]]
     """
     mean = masked_mean(x, mask)
     whitened = (x - mean) * torch.rsqrt(masked_var(x, mask) + 1e-8)
@@ -81,7 +105,13 @@ class _LogProbs(torch.autograd.Function):
 
 
 def log_probs_of(logits: Tensor, tokens: Tensor) -> Tensor:
-    """ln π(ω_t | ω_<t, X) of the given tokens, (B, R), from logits (B, R, V)."""
+    """ln π(ω_t | ω_<t, X) of the given tokens, (B, R), from logits (B, R, V).
+
+    Examples:
+        >>> logits = torch.zeros(1, 1, 4)  # four tokens, equally likely
+        >>> log_probs_of(logits, torch.tensor([[2]])).exp().item()
+        0.25
+    """
     logits = logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
     return _LogProbs.apply(logits.flatten(0, -2), tokens.flatten()).view(tokens.shape)
 
@@ -92,6 +122,16 @@ def entropy(logits: Tensor) -> Tensor:
 
     A statistic, not part of the loss: no graph is kept, and a few distributions at a time are worked on, or it would
     take another two tensors of the logits' size.
+
+    Args:
+        logits: (B, R, V).
+
+    Returns:
+        (B, R), from 0 to ln V.
+
+    Examples:
+        >>> round(entropy(torch.zeros(1, 1, 8)).exp().item(), 4)  # eight tokens to choose from
+        8.0
     """
 
     def of_some(logits: Tensor) -> Tensor:
@@ -119,8 +159,16 @@ def kl_penalty(log_probs: Tensor, ref_log_probs: Tensor, kind: str = "kl") -> Te
         ref_log_probs: the same under π_ref.
         kind: one of the four.
 
+    Returns:
+        (B, R), in nats.
+
     Raises:
         ValueError: another kind.
+
+    Examples:
+        >>> rarer = torch.tensor([-2.0]), torch.tensor([-1.0])  # π writes this token less often than π_ref
+        >>> [kl_penalty(*rarer, kind).item() for kind in ("kl", "abs", "mse")]
+        [-1.0, 1.0, 0.5]
     """
     difference = log_probs - ref_log_probs
     if kind == "kl":
@@ -145,6 +193,11 @@ def token_rewards(scores: Tensor, kl: Tensor, kl_coef: float, mask: Tensor) -> T
 
     Returns:
         (B, R); positions outside the mask hold 0.
+
+    Examples:
+        >>> kl = torch.tensor([[0.5, 0.5]])
+        >>> token_rewards(torch.tensor([1.0]), kl, kl_coef=0.5, mask=torch.ones(1, 2)).tolist()
+        [[-0.25, 0.75]]
     """
     rewards = -kl_coef * kl * mask
     columns = torch.arange(mask.shape[1], device=mask.device)
@@ -166,6 +219,12 @@ def whiten_rewards(rewards: Tensor, values: Tensor, mask: Tensor, columns: Tenso
 
     Returns:
         Rewards and values, (B, largest of `columns`).
+
+    Examples:
+        >>> rewards, values = torch.tensor([[1.0, 3.0]], dtype=torch.float64), torch.zeros(1, 2)
+        >>> whitened, _ = whiten_rewards(rewards, values, torch.ones(1, 2), columns=torch.tensor([2]))
+        >>> round(whitened.mean().item(), 6), round(whitened.var().item(), 6)  # the mean stays
+        (2.0, 1.0)
     """
     wide = max(int(columns.max()), mask.shape[1])
     rewards, values, mask = (torch.nn.functional.pad(x, (0, wide - x.shape[1])) for x in (rewards, values, mask))
@@ -187,6 +246,13 @@ def advantages_and_returns(rewards: Tensor, values: Tensor, gamma: float, lam: f
 
     Returns:
         Advantages and returns, each (B, R).
+
+    Examples:
+        >>> rewards = torch.tensor([[0.0, 0.0, 1.0]])  # one at the end, and a value head that expects nothing
+        >>> advantages_and_returns(rewards, torch.zeros(1, 3), gamma=1.0, lam=1.0)[0].tolist()
+        [[1.0, 1.0, 1.0]]
+        >>> advantages_and_returns(rewards, torch.zeros(1, 3), gamma=1.0, lam=0.5)[0].tolist()
+        [[0.25, 0.5, 1.0]]
     """
     advantage = next_value = torch.zeros_like(values[:, 0])
     advantages = torch.empty_like(values)
@@ -221,6 +287,15 @@ def policy_losses(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, 
         old_log_probs: ln π_old, of the policy that wrote the responses, (B, R).
         advantages: A, (B, R).
         cliprange: ε.
+
+    Returns:
+        The losses of the tokens, and where the clip held.
+
+    Examples:
+        >>> twice = torch.tensor([2.0]).log()  # ρ = 2, and the advantage asks for more
+        >>> losses = policy_losses(twice, torch.zeros(1), advantages=torch.ones(1), cliprange=0.25)
+        >>> losses.tokens.item(), losses.clipped.item()
+        (-1.25, 1.0)
     """
     ratio = torch.exp(log_probs - old_log_probs)
     plain = -advantages * ratio
@@ -236,6 +311,15 @@ def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, cliprange_
         old_values: V when the batch came in, (B, R).
         returns: R, what V is to predict, (B, R).
         cliprange_value: in units of reward.
+
+    Returns:
+        The losses of the tokens, and where the clip held.
+
+    Examples:
+        >>> moved, start, target = torch.tensor([1.0]), torch.tensor([0.0]), torch.tensor([2.0])
+        >>> losses = value_losses(moved, start, target, cliprange_value=0.5)  # ½ (0.5 − 2)²
+        >>> losses.tokens.item(), losses.clipped.item()
+        (1.125, 1.0)
     """
     near = torch.clamp(values, old_values - cliprange_value, old_values + cliprange_value)
     plain, held = (values - returns) ** 2, (near - returns) ** 2

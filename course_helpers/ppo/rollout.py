@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokenizerBase
 from transformers.generation.configuration_utils import GenerationMode
 
+from course_helpers.memory import enough_memory_for
 from course_helpers.ppo.losses import log_probs_of
 from course_helpers.ppo.value_head import accepts, reads_of
 from course_helpers.rollouts import evaluation_mode
@@ -155,6 +156,9 @@ class Batch:
             masks: B tensors (r,), 0 for tokens of a response that do not count; None if all do.
             pad_token_id: what padding holds; it is masked.
             device: where the batch is to be.
+
+        Returns:
+            The batch, on the device.
         """
         query_lengths = torch.tensor([len(q) for q in queries])
         response_lengths = torch.tensor([len(r) for r in responses])
@@ -331,6 +335,7 @@ def draws_from_policy(model: nn.Module, settings: dict) -> bool:
     return pure and one_pass_a_token(model, settings)
 
 
+@enough_memory_for("drawing these responses", "Draw fewer at a time: pass a smaller batch_size, or fewer queries.")
 def generate_responses(
     model: nn.Module,
     queries: Sequence[Tensor],
@@ -345,7 +350,7 @@ def generate_responses(
         queries: tensors (q,) of token ids.
         pad_token_id: what shorter queries are padded with, on the left and masked.
         darts: random numbers to draw with, see `Draw`; only where tokens are drawn from the policy itself.
-        settings: keywords for transformers' `generate`.
+        **settings: keywords for transformers' `generate`.
 
     Returns:
         Token ids, (B, N), N as long as the longest response: what follows an EOS is padding.
@@ -369,7 +374,12 @@ def generate_responses(
 
 
 def until_end(response: Tensor, eos_token_id: int | None) -> Tensor:
-    """A response up to its first EOS, which belongs to it: stopping is an action like any other."""
+    """A response up to its first EOS, which belongs to it: stopping is an action like any other.
+
+    Examples:
+        >>> until_end(torch.tensor([5, 0, 7]), eos_token_id=0).tolist()
+        [5, 0]
+    """
     ends = (response == (-1 if eos_token_id is None else eos_token_id)).nonzero()
     return response if len(ends) == 0 else response[: int(ends[0]) + 1]
 
@@ -462,11 +472,10 @@ class RolloutMemory:
                 key = tuple(query.tolist()), tuple(response.tolist())
                 self._rows[key] = logs[row, : len(response)], values[row, : len(response)]
 
-        hooks = [
-            language_model.register_forward_pre_hook(before, with_kwargs=True),
-            language_model.register_forward_hook(after),
-        ]
+        hooks = []
         try:
+            hooks.append(language_model.register_forward_pre_hook(before, with_kwargs=True))
+            hooks.append(language_model.register_forward_hook(after))
             with reads_of(language_model.get_output_embeddings()) as hidden:
                 yield keep
         finally:

@@ -14,26 +14,34 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-FORMAT = "course_helpers.ppo 1"
+from course_helpers.files import writing
+
+KIND, VERSION = "course_helpers.ppo", "1"
+FORMAT = f"{KIND} {VERSION}"
+FACTS = {  # what a trainer needs to go on; a file of a later version may hold more
+    *("optimizer", "scheduler", "kl_coef", "running", "batches", "random", "current_step", "negative_kl", "stats_all")
+}
 
 
 def write(path: str | Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
     """Write tensors, and facts that JSON can hold, to `path`.
 
     Raises:
-        OSError: the file cannot be written; an older one is as it was.
+        WriteError: the disk is full, or the folder cannot be written to; an older file is as it was.
+        OSError: the file cannot be written for another reason; an older one is as it was.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")  # one name: what a kill left behind is overwritten
-    try:
-        own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
-        save_file(own, unfinished, metadata={"format": FORMAT, "facts": json.dumps(facts)})
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            own = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+            save_file(own, unfinished, metadata={"format": FORMAT, "facts": json.dumps(facts)})
+            with unfinished.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -41,7 +49,7 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is no saved state, or not a whole one.
+        ValueError: it is no saved state, not a whole one, or one of another version.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,9 +60,27 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{str(path)!r} is damaged or no saved state ({error}): take another copy.") from None
-    if facts.get("format") != FORMAT:
+    kind, _space, version = facts.get("format", "").partition(" ")
+    if kind != KIND:
         raise ValueError(f"{str(path)!r} is not a trainer's state: model weights are read by from_pretrained().")
-    return tensors, json.loads(facts["facts"])
+    if version != VERSION:
+        raise ValueError(
+            f"{str(path)!r} was saved in format {version}, and this version of the course reads format {VERSION}: go "
+            "on with the version that saved it, or begin anew with another path."
+        )
+    return tensors, _whole(path, facts)
+
+
+def _whole(path: Path, metadata: dict[str, str]) -> dict[str, Any]:
+    """The facts of a saved state, none of them missing."""
+    try:
+        facts = json.loads(metadata["facts"])
+    except (KeyError, ValueError):
+        facts = None
+    missing = FACTS if not isinstance(facts, dict) else FACTS - set(facts)
+    if missing:
+        raise ValueError(f"{str(path)!r} lacks {', '.join(sorted(missing))}: take another copy.")
+    return facts
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

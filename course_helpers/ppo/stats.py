@@ -56,6 +56,7 @@ STATS = {
     "time/ppo/calc_stats": "seconds for this table",
     "time/ppo/total": "seconds for the step",
 }
+"""Every number that `PPOTrainer.step` reports, by its key, and what it means."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,12 @@ def training_statistics(records: list[MiniBatchRecord], vf_coef: float) -> dict[
 
 
 def spread(x: Tensor) -> float:
-    """Unbiased standard deviation; NaN for one number, without torch's warning."""
+    """Unbiased standard deviation; NaN for one number, without torch's warning.
+
+    Examples:
+        >>> spread(torch.tensor([4.0])), spread(torch.tensor([4.0, 4.0]))
+        (nan, 0.0)
+    """
     return x.std().item() if x.numel() > 1 else float("nan")
 
 
@@ -175,5 +181,10 @@ def numpy(x: Tensor) -> np.ndarray:
 
 
 def scalars(stats: dict[str, float | np.ndarray]) -> dict[str, float]:
-    """The numbers of a step without its arrays: a row for ``pandas.DataFrame``."""
+    """The numbers of a step without its arrays: a row for ``pandas.DataFrame``.
+
+    Examples:
+        >>> scalars({"objective/kl": 1.5, "objective/kl_dist": np.array([1.0, 2.0])})
+        {'objective/kl': 1.5}
+    """
     return {name: float(value) for name, value in stats.items() if np.ndim(value) == 0}

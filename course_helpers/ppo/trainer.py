@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from course_helpers.memory import keep_freed_memory
+from course_helpers.memory import enough_memory_for, keep_freed_memory
 from course_helpers.models import best_device
 from course_helpers.onednn import OneDNNProducts, onednn_is_faster
 from course_helpers.ppo import frozen, inputs, losses, state, stats
@@ -82,7 +82,7 @@ class PPOTrainer:
         num_shared_layers: see `create_reference_model`; only without `ref_model`.
         lr_scheduler: stepped once at the end of every step.
         training_data_collator: not used, rows are aligned by `Batch`.
-        later_names: none; keywords of TRL's later API are refused with the classic name.
+        **later_names: none; keywords of TRL's later API are refused with the classic name.
 
     Attributes:
         dataloader: shuffled, complete batches of `dataset`.
@@ -240,7 +240,7 @@ class PPOTrainer:
             remove_padding: end each response with its first EOS; only for a list.
             darts: (queries, longest response) random numbers from 0 up to 1 to draw with, so that what is drawn does
                 not depend on how many processes share the work; from torch's global generator when None.
-            generation_kwargs: for transformers' `generate`.
+            **generation_kwargs: for transformers' `generate`.
 
         Returns:
             For one query (1, length); for a list, a list of (length,) tensors. With `generate_ref_response` a pair of
@@ -327,6 +327,11 @@ class PPOTrainer:
 
     # --- the step -----------------------------------------------------------------------------------------------------
 
+    @enough_memory_for(
+        "this step",
+        "The updates before stand, and no half of one: lower mini_batch_size, or build the trainer with "
+        "PPOConfig(gradient_checkpointing=True), and call step again.",
+    )
     def step(
         self,
         queries: Sequence[Tensor],
@@ -348,6 +353,7 @@ class PPOTrainer:
         Raises:
             ValueError: bad input, with the sample named, before anything is changed.
             FloatingPointError: log-probabilities, values or losses that are not finite, before they reach the weights.
+            NotEnoughMemoryError: the memory does not suffice; the updates before stand.
         """
         clock = _Clock()
         config, beta = self.config, self.kl_ctl.value
@@ -606,16 +612,17 @@ class PPOTrainer:
         """Without dropout, so that the ratio of an unchanged policy is 1; checkpointed if the config says so."""
         layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
         layers = layers if self.config.gradient_checkpointing else []
+        before = [layer._gradient_checkpointing_func for layer in layers]
         with without_dropout(self.model):
-            for layer in layers:
-                layer.training = True  # what makes transformers recompute a layer
-                layer._gradient_checkpointing_func = partial(_recomputed, layer, layer._gradient_checkpointing_func)
             try:
+                for layer, function in zip(layers, before, strict=True):
+                    layer.training = True  # what makes transformers recompute a layer
+                    layer._gradient_checkpointing_func = partial(_recomputed, layer, function)
                 yield
             finally:
-                for layer in layers:
+                for layer, function in zip(layers, before, strict=True):
                     layer.training = False
-                    layer._gradient_checkpointing_func = layer._gradient_checkpointing_func.args[1]
+                    layer._gradient_checkpointing_func = function
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:

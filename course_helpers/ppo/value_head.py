@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -21,7 +20,8 @@ from transformers import AutoModelForCausalLM
 from transformers.activations import NewGELUActivation
 from transformers.utils import logging
 
-from course_helpers.models import LoadError, locate
+from course_helpers.files import whole_folder
+from course_helpers.models import LoadError, locate, sentences
 
 HEAD_OPTIONS = ("summary_dropout_prob", "v_head_init_strategy", "v_head_initializer_range")
 LAYER_NAMES = (
@@ -72,7 +72,7 @@ class AutoModelForCausalLMWithValueHead(nn.Module):
 
     Args:
         pretrained_model: a causal language model of transformers, or a peft model around one.
-        head_options: see `ValueHead`.
+        **head_options: see `ValueHead`.
     """
 
     def __init__(self, pretrained_model: nn.Module, **head_options: Any):
@@ -115,10 +115,13 @@ class AutoModelForCausalLMWithValueHead(nn.Module):
         Args:
             pretrained_model_name_or_path: a model in memory; or ``"small"``, a Hub id, or a folder: of a plain model,
                 of what `save_pretrained` or TRL 0.11.4 wrote, or of an adapter.
-            model_args: for transformers' `from_pretrained`.
+            *model_args: for transformers' `from_pretrained`.
             peft_config: a `peft.LoraConfig` or the like: a fresh adapter is put on the model, which is frozen.
             is_trainable: whether a loaded adapter can be trained on.
-            kwargs: options of the value head (see `ValueHead`); the others are for `from_pretrained`.
+            **kwargs: options of the value head (see `ValueHead`); the others are for `from_pretrained`.
+
+        Returns:
+            The model with its value head.
 
         Raises:
             LoadError, FileNotFoundError: there is no such model; see `course_helpers.models`.
@@ -129,7 +132,8 @@ class AutoModelForCausalLMWithValueHead(nn.Module):
             return cls(add_adapter(source, peft_config), **head_options)
         place, local = locate(source, "policy")
         kwargs = {"local_files_only": local, "dtype": torch.float32, "use_safetensors": True} | kwargs
-        with _quiet():
+        kwargs.setdefault("trust_remote_code", False)  # left open, transformers would ask whether to run it
+        with _quiet(), sentences(place, local):
             if (Path(place) / ADAPTER_FILE).exists():
                 model = _load_adapter(Path(place), is_trainable, *model_args, **kwargs)
             else:
@@ -159,7 +163,7 @@ class AutoModelForCausalLMWithValueHead(nn.Module):
             past_key_values: cache of what came before.
             attention_mask: (B, T), 0 for padding.
             return_past_key_values: append the cache to what is returned.
-            kwargs: for the language model; with `logits_to_keep` only the last positions are returned.
+            **kwargs: for the language model; with `logits_to_keep` only the last positions are returned.
 
         Returns:
             Logits (B, T, V) in float32 (float64 stays), the language model's loss or None, values (B, T).
@@ -201,19 +205,19 @@ class AutoModelForCausalLMWithValueHead(nn.Module):
 
         Args:
             save_directory: made if it is not there.
-            kwargs: for the language model's `save_pretrained`.
+            **kwargs: for the language model's `save_pretrained`.
+
+        Raises:
+            WriteError: the disk is full, or the folder cannot be written to.
         """
         folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        with _quiet(), tempfile.TemporaryDirectory(dir=folder, prefix=".unfinished-") as unfinished:
+        with _quiet(), whole_folder(folder) as unfinished:
             if self.is_peft_model:
                 self.pretrained_model.save_pretrained(unfinished, **kwargs)
-                save_file(self.v_head.state_dict(), Path(unfinished) / HEAD_FILE)
+                save_file(self.v_head.state_dict(), unfinished / HEAD_FILE)
             else:
                 self.pretrained_model.save_pretrained(unfinished, state_dict=self.state_dict(), **kwargs)
-            written = sorted(Path(unfinished).iterdir())
-            for path in written:
-                os.replace(path, folder / path.name)
+            written = sorted(unfinished.iterdir())
         if not self.is_peft_model:  # what an older save left would be read instead of this one
             for path in [*folder.glob("model*.safetensors*"), folder / ADAPTER_FILE, folder / HEAD_FILE]:
                 if path.name not in {new.name for new in written}:
@@ -262,8 +266,10 @@ def _load_adapter(folder: Path, is_trainable: bool, *model_args: Any, **kwargs: 
             f"{folder} holds an adapter for {base!r}, which cannot be loaded ({error}): load that model yourself, "
             "put the adapter on it with peft.PeftModel.from_pretrained, and pass the result."
         ) from None
+    if not (folder / "adapter_model.safetensors").is_file():  # PEFT would go on to a pickle
+        raise LoadError(f"{folder} holds no adapter_model.safetensors, and pickled weights are not read: save it anew.")
     model = AutoModelForCausalLM.from_pretrained(place, *model_args, **kwargs)
-    return PeftModel.from_pretrained(model, folder, is_trainable=is_trainable)
+    return PeftModel.from_pretrained(model, folder, is_trainable=is_trainable, use_safetensors=True)
 
 
 def read_value_head(folder: Path) -> dict[str, Tensor] | None:
@@ -281,7 +287,13 @@ def read_value_head(folder: Path) -> dict[str, Tensor] | None:
                 return {name.removeprefix("v_head."): file.get_tensor(name) for name in names}
     old = folder / "pytorch_model.bin"
     if (folder / ADAPTER_FILE).exists() and old.exists():
-        tensors = torch.load(old, map_location="cpu", weights_only=True)
+        try:
+            tensors = torch.load(old, map_location="cpu", weights_only=True)
+        except UnpicklingError:
+            raise LoadError(
+                f"{old} holds more than tensors, or is damaged; torch's weights-only reader ran no code of it. Take "
+                "that file away, and the value head starts fresh."
+            ) from None
         return {name.removeprefix("v_head."): tensor for name, tensor in tensors.items() if name.startswith("v_head.")}
     return None
 

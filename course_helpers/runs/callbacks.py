@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -40,9 +41,8 @@ class Notes(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
     ) -> None:
-        """Start the clock, from a checkpoint's step on if there was one."""
-        if state.global_step:
-            self.job.goes_on_after(state.global_step)
+        """Forget what came after the step of the checkpoint, and start the clock from there."""
+        self.job.goes_on_after(state.global_step)
         self.progress = self.job.progress(self.total, state.global_step)
         if state.global_step == 0:
             self._keep(0)
@@ -104,3 +104,26 @@ def newest_checkpoint(job: Job) -> str | None:
         for path in set(found) - set(whole):
             shutil.rmtree(path, ignore_errors=True)
     return str(Path(whole[-1])) if whole else None
+
+
+def train_on(job: Job, trainer: Any) -> None:
+    """Train, from the newest checkpoint on if there is one.
+
+    What a checkpoint holds beside the weights are pickles, and a pickle can hold code. transformers reads them with
+    torch's weights-only reader, which knows tensors, numbers and plain containers, and raises at anything else.
+
+    Args:
+        job: the run.
+        trainer: TRL's.
+
+    Raises:
+        ValueError: the checkpoint holds something else than a trainer's state.
+    """
+    checkpoint = newest_checkpoint(job)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except UnpicklingError:
+        raise ValueError(
+            f"{checkpoint} holds more than tensors and numbers, or is damaged; no code in it was run. Delete that "
+            "folder, and the run begins anew."
+        ) from None

@@ -33,6 +33,9 @@ class Openings(NamedTuple):
 def openings(settings: Settings) -> Openings:
     """Openings, those at the end kept from training.
 
+    Returns:
+        Those to learn from, and those kept.
+
     Raises:
         ValueError: fewer openings than are to be kept.
     """
@@ -50,6 +53,9 @@ def cuts(texts: list[str], tokenizer: PreTrainedTokenizerBase, shortest: int, lo
         tokenizer: whose tokens are counted.
         shortest: tokens, at least 1.
         longest: tokens.
+
+    Returns:
+        The cuts as texts.
     """
     rows = tokenizer(texts).input_ids
     found = [tokenizer.decode(ids[:n]) for ids in rows for n in range(shortest, longest + 1) if n < len(ids)]
@@ -63,6 +69,13 @@ def train_prompts(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> lis
 
 def unseen_prompts(settings: Settings, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     """Cuts of the openings kept for evaluation, spread evenly over all of them.
+
+    Args:
+        settings: of the run.
+        tokenizer: whose tokens are counted.
+
+    Returns:
+        As many as `evaluation_prompts`.
 
     Raises:
         ValueError: fewer cuts than `evaluation_prompts`.
@@ -101,6 +114,9 @@ def preference_pairs(
         policy: draws the responses.
         tokenizer: of the policy.
         judge: ranks them; not needed where the pairs come from a table.
+
+    Returns:
+        The pairs.
 
     Raises:
         ValueError: a table without a usable pair.

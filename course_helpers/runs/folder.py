@@ -18,13 +18,19 @@ import json
 import os
 import platform
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
+from course_helpers.files import writing
+from course_helpers.runs import processes
 from course_helpers.runs.settings import Settings, as_dict
+from course_helpers.yaml_text import read_yaml_file
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "safetensors", "numpy")
 
@@ -40,6 +46,7 @@ class RunFolder:
 
     Raises:
         ValueError: the folder holds a run with other settings, or something else.
+        WriteError: the disk is full, or the folder cannot be written to.
     """
 
     def __init__(self, path: str | Path, method: str, settings: Settings, write: bool = True):
@@ -50,14 +57,15 @@ class RunFolder:
         if before is not None:
             self._refuse_others(before, config)
         elif write:
-            self.path.mkdir(parents=True, exist_ok=True)
+            with writing(self.path):
+                self.path.mkdir(parents=True, exist_ok=True)
             self._write("versions.json", json.dumps(versions(), indent=1))
             self._write("config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     def _before(self) -> dict[str, Any] | None:
         config = self.path / "config.yaml"
         if config.is_file():
-            return yaml.safe_load(config.read_text(encoding="utf-8"))
+            return settings_in(config)
         if self.path.is_dir() and any(self.path.iterdir()) and not (self.path / "versions.json").is_file():
             raise ValueError(f"{self.path} is not empty and holds no run: choose another folder.")
         return None
@@ -68,6 +76,31 @@ class RunFolder:
         if names:
             told = ", ".join(f"{name} {before.get(name)!r} (now {config.get(name)!r})" for name in names)
             raise ValueError(f"{self.path} holds a run with {told}: choose another folder, or delete this one.")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else trains into this folder while the block runs; a kill lets go of it.
+
+        Raises:
+            RuntimeError: another process does; every process of this run is told.
+        """
+        lock = FileLock(self.path / ".lock", timeout=0)
+        free = True
+        if self.write:
+            try:
+                with writing(lock.lock_file):
+                    lock.acquire()
+            except Timeout:
+                free = False
+        if not processes.from_main(free):
+            raise RuntimeError(
+                f"another process is training into {self.path} at this moment: wait until it is done and start this "
+                "again, or choose another folder with --folder."
+            )
+        try:
+            yield
+        finally:
+            lock.release()
 
     # --- places -------------------------------------------------------------------------------------------------------
 
@@ -134,7 +167,8 @@ class RunFolder:
 
     def _append(self, name: str, line: dict[str, Any]) -> None:
         if self.write:
-            with (self.path / name).open("a", encoding="utf-8") as file:
+            path = self.path / name
+            with writing(path), path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
     def _lines(self, name: str) -> list[dict[str, Any]]:
@@ -153,8 +187,33 @@ class RunFolder:
     def _write(self, name: str, text: str) -> None:
         """Whole or not at all."""
         unfinished = self.path / f".{name}.unfinished"
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, self.path / name)
+        with writing(self.path / name):
+            try:
+                unfinished.write_text(text, encoding="utf-8")
+                os.replace(unfinished, self.path / name)
+            finally:
+                unfinished.unlink(missing_ok=True)
+
+
+def settings_in(config: Path) -> dict[str, Any]:
+    """The settings of a run, from its config.yaml.
+
+    Args:
+        config: the file.
+
+    Returns:
+        Settings by name.
+
+    Raises:
+        ValueError: the file is damaged, or holds something else.
+    """
+    try:
+        found = read_yaml_file(config)
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{config} holds no settings of a run: choose another folder, or delete this one.")
+    return found
 
 
 def versions() -> dict[str, Any]:

@@ -97,8 +97,10 @@ class Job:
         self.folder.log(step, seconds=self.clock.wall, processor_seconds=self.clock.processor, **numbers)
 
     def goes_on_after(self, step: int) -> None:
-        """A checkpoint was found: its step counts, and nothing after it."""
+        """The step of a checkpoint counts, or 0 without one, and nothing after it."""
         last = self.folder.go_on_after(step)
+        if step == 0:  # no checkpoint yet: what a killed process noted is forgotten, and the clock has begun
+            return
         self.clock = Clock(last.get("seconds", 0.0), last.get("processor_seconds", 0.0))
 
     def progress(self, total: int, done: int = 0) -> Progress:

@@ -7,11 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from course_helpers.dpo.saving import load_adapter
 from course_helpers.runs import measure
-from course_helpers.runs.folder import RunFolder
+from course_helpers.runs.folder import RunFolder, settings_in
 from course_helpers.runs.job import Job
 from course_helpers.runs.settings import make
 
@@ -33,7 +31,7 @@ def measure_journey(folder: str | Path) -> Path:
         ValueError: the run kept no adapters.
     """
     folder = Path(folder)
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    config = settings_in(folder / "config.yaml")
     method = config.pop("method")
     settings = make(method, None, config)
     place = RunFolder(folder, method, settings, write=False)

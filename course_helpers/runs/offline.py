@@ -16,10 +16,11 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from course_helpers.dpo.training import dpo_config, dpo_trainer, machine_settings, quiet, sft_trainer
+from course_helpers.files import whole_folder
 from course_helpers.memory import keep_freed_memory
-from course_helpers.models import locate
+from course_helpers.models import locate, sentences
 from course_helpers.preferences import judged_pairs
-from course_helpers.runs.callbacks import Notes, newest_checkpoint
+from course_helpers.runs.callbacks import Notes, train_on
 from course_helpers.runs.data import Pairs, preference_pairs, texts_to_imitate, unseen_prompts
 from course_helpers.runs.job import Job, Trained
 from course_helpers.runs.models import lora, save_model
@@ -110,10 +111,12 @@ def reward(job: Job) -> Trained:
     pairs = _pairs(job)
     place, local = locate(settings.policy, "policy")
     torch.manual_seed(settings.seed)  # rules the fresh head
-    model = AutoModelForSequenceClassification.from_pretrained(
-        place, local_files_only=local, num_labels=1, dtype=torch.float32, use_safetensors=True,
-        id2label={0: settings.label}, label2id={settings.label: 0}, pad_token_id=job.tokenizer.pad_token_id,
-    )  # fmt: skip
+    with sentences(place, local):
+        model = AutoModelForSequenceClassification.from_pretrained(
+            place, local_files_only=local, num_labels=1, dtype=torch.float32, use_safetensors=True,
+            trust_remote_code=False, id2label={0: settings.label}, label2id={settings.label: 0},
+            pad_token_id=job.tokenizer.pad_token_id,
+        )  # fmt: skip
     model.to(job.policy.device)
     train, unseen = (_as_ids(job, rows) for rows in _two_sides(job, pairs.rows))
     config = RewardConfig(output_dir=str(job.folder.checkpoints), **_common(job, settings.epochs))
@@ -135,8 +138,9 @@ def reward(job: Job) -> Trained:
 
 def _save_judge(job: Job, model: PreTrainedModel, folder: Path) -> None:
     if job.folder.write:
-        model.save_pretrained(folder)
-        job.tokenizer.save_pretrained(folder)
+        with whole_folder(folder) as unfinished:
+            model.save_pretrained(unfinished)
+            job.tokenizer.save_pretrained(unfinished)
 
 
 def _two_sides(job: Job, rows: Dataset) -> tuple[Dataset, Dataset]:
@@ -203,6 +207,6 @@ def _notes(job: Job, rows: int, epochs: float, names: dict[str, str], shown: dic
 
 def _trained(job: Job, trainer: Trainer, notes: Notes, pairs: Pairs) -> Trained:
     notes.begin(trainer)
-    trainer.train(resume_from_checkpoint=newest_checkpoint(job))
+    train_on(job, trainer)
     wait()
     return Trained(pairs.drawn, pairs.judged, save=lambda folder: save_model(job, trainer.model, folder, trainer))

@@ -19,7 +19,7 @@ from course_helpers.memory import keep_freed_memory
 from course_helpers.models import log_odds
 from course_helpers.onednn import faster_products
 from course_helpers.ppo import AutoModelForCausalLMWithValueHead, PPOConfig, PPOTrainer
-from course_helpers.runs.callbacks import Notes, newest_checkpoint
+from course_helpers.runs.callbacks import Notes, train_on
 from course_helpers.runs.data import train_prompts
 from course_helpers.runs.job import Job, Trained
 from course_helpers.runs.models import lora, save_model
@@ -51,7 +51,7 @@ def ppo(job: Job) -> Trained:
     state = job.folder.checkpoints / "state.safetensors"
     if state.exists():
         trainer.load_state(state)
-        job.goes_on_after(trainer.current_step)
+    job.goes_on_after(trainer.current_step)
     progress = job.progress(settings.steps, trainer.current_step)
     drawing = {"do_sample": True, "top_k": 0, "top_p": 1.0, "max_new_tokens": settings.max_new_tokens}
     _keep(job, trainer, 0)
@@ -199,7 +199,7 @@ def grpo(job: Job) -> Trained:
         )
     trainer.remove_callback(PrinterCallback)
     notes.begin(trainer)
-    trainer.train(resume_from_checkpoint=newest_checkpoint(job))
+    train_on(job, trainer)
     wait()
     drawn = settings.steps * settings.batch_size
     return Trained(drawn, drawn, save=lambda folder: save_model(job, trainer.model, folder, trainer))

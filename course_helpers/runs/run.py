@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from course_helpers.files import writing
 from course_helpers.runs import measure, offline, online, processes, sampled
 from course_helpers.runs.folder import RunFolder
 from course_helpers.runs.job import Job, Trained, peak_memory_gb
@@ -38,8 +39,9 @@ def run(method: str, settings: Settings, folder: str | Path, quiet: bool = False
         The run's points: one, or for best-of-n one for each n. Their columns are those of the table of lesson 06.
 
     Raises:
-        RuntimeError: another number of processes than the settings ask for.
+        RuntimeError: another number of processes than the settings ask for, or another run into this folder goes on.
         ValueError: settings that do not fit the data, or a folder that holds another run.
+        WriteError: the disk is full, or the folder cannot be written to; what was kept before is whole.
     """
     count = processes.require_processes(settings.processes)
     place = RunFolder(folder, method, settings, write=processes.is_main())
@@ -47,18 +49,20 @@ def run(method: str, settings: Settings, folder: str | Path, quiet: bool = False
     if done is not None:
         return done
     job = Job(method, settings, place, count, quiet)
-    costs = processes.from_main(place.training()) or train(job)
-    if place.write:
-        place.finish(_points(job, costs))
-    processes.wait()
+    with place.held():
+        costs = processes.from_main(place.training()) or train(job)
+        if place.write:
+            place.finish(_points(job, costs))
+        processes.wait()
     return processes.from_main(place.points())
 
 
 def train(job: Job) -> dict[str, Any]:
     """Train and keep the model; returns what it cost, and what the method measured itself."""
-    trained = TRAIN[job.method](job)
-    if trained.save is not None:
-        trained.save(job.folder.model)
+    with writing(job.folder.path):  # TRL's checkpoints meet a full disk first
+        trained = TRAIN[job.method](job)
+        if trained.save is not None:
+            trained.save(job.folder.model)
     on_gpu = torch.cuda.is_available()  # there the processor only waits
     facts = {
         "seconds": job.clock.wall if on_gpu else job.clock.processor,

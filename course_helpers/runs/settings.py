@@ -15,6 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from course_helpers.checks import check_beta, check_whole, is_finite, require
+from course_helpers.yaml_text import read_yaml, read_yaml_file
 
 COURSE = Path(__file__).parents[2]  # the folder that holds configs/
 
@@ -207,6 +208,9 @@ def make(method: str, config: str | Path | None = None, changes: Mapping[str, An
             method, it must be this one.
         changes: settings by name, or texts ``key=value`` with the value in YAML.
 
+    Returns:
+        The settings, checked.
+
     Raises:
         ValueError: an unknown method or setting, or a value of the wrong kind.
         FileNotFoundError: there is no such file.
@@ -230,11 +234,13 @@ def _read(path: Path, method: str) -> dict[str, Any]:
     if found is None:
         raise FileNotFoundError(f"there is no file {str(path)!r}; settings that come with the course are in configs/.")
     try:
-        content = yaml.safe_load(found.read_text(encoding="utf-8")) or {}
+        content = read_yaml_file(found)
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         line = f"line {where.line + 1}" if where else "some line"
         raise ValueError(f"{path} is no YAML at {line}: {getattr(error, 'problem', error)}.") from None
+    if content is None:
+        raise ValueError(f"{path} holds nothing: write settings into it, or restore it with `git checkout -- configs`.")
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds {type(content).__name__}; expected lines of the form 'name: value'.")
     named = content.pop("method", method)
@@ -248,7 +254,7 @@ def _pair(text: str) -> tuple[str, Any]:
     if not equals or not name.strip():
         raise ValueError(f"{text!r} is no setting; write it as key=value, without spaces around '='.")
     try:
-        return name.strip(), yaml.safe_load(value)
+        return name.strip(), read_yaml(value, name)
     except yaml.YAMLError:
         return name.strip(), value
 

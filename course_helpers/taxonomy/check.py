@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import html
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from instructlab.schema.taxonomy import Taxonomy, TaxonomyReadingException
 
-from course_helpers.prose import prose
+from course_helpers.prose import escape, no_formulas, prose
 from course_helpers.taxonomy.mends import KNOWLEDGE, SKILL, Finding, general, mend_lint, mend_schema, version_line
 from course_helpers.taxonomy.parser import Report, printable, run_parser
-from course_helpers.taxonomy.places import Place, path_of, place_of, steps_of, too_much
+from course_helpers.taxonomy.places import Place, path_of, place_of, steps_of
 from course_helpers.taxonomy.unreadable import mend_yaml
 from course_helpers.translation import N_, SpokenError, _, ngettext
-
-MOST_BYTES = 1_000_000
+from course_helpers.yaml_text import MOST_BYTES, too_much
 
 
 @dataclass(frozen=True)
@@ -70,16 +68,16 @@ class Verdict:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        caption = f"<caption>{html.escape(self._headline())}</caption>"
+        caption = f"<caption>{escape(self._headline())}</caption>"
         if not self.faults:
-            return f"<table>{caption}</table>"
-        head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in _head())
+            return no_formulas(f"<table>{caption}</table>")
+        head = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in _head())
         rows = "".join(
-            f"<tr><td>{fault.line}</td><td>{html.escape(fault.where)}</td>"
-            f"<td>{html.escape(fault.message)}</td><td>{prose(fault.mend)}</td></tr>"
+            f"<tr><td>{fault.line}</td><td>{escape(fault.where)}</td>"
+            f"<td>{escape(fault.message)}</td><td>{prose(fault.mend)}</td></tr>"
             for fault in self.faults
         )
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+        return no_formulas(f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>")
 
     def _headline(self) -> str:
         name = f"{self.path.parent.name}/{self.path.name}"
@@ -111,6 +109,12 @@ def check_file(path: str | Path) -> Verdict:
 
     Raises:
         RuntimeError: yamllint cannot be run, so the verdict would not be the whole.
+
+    Examples:
+        >>> from course_helpers.taxonomy import start_taxonomy
+        >>> file = start_taxonomy("my_taxonomy") / "compositional_skills/film_reviews/praise_and_blame/qna.yaml"
+        >>> print(check_file(file))
+        praise_and_blame/qna.yaml: valid, version 2
     """
     path = Path(path)
     refused = _refused(path)
@@ -139,6 +143,11 @@ def check_taxonomy(folder: str | Path) -> list[Verdict]:
 
     Raises:
         ValueError: there is no such folder.
+
+    Examples:
+        >>> from course_helpers.taxonomy import start_taxonomy
+        >>> [verdict.valid for verdict in check_taxonomy(start_taxonomy("my_taxonomy"))]
+        [True, True]
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Where in a YAML file a value stands, and how much a file holds once its aliases are followed."""
+"""Where in a YAML file a value stands."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import yaml
 
 STEP = re.compile(r"\.([a-zA-Z][a-zA-Z0-9_]*)|\[(\d+)\]|\['((?:[^'\\]|\\.)*)'\]")
-MOST_VALUES = 20_000  # a qna.yaml of a thousand seed examples has some 7,000
-MOST_CHARACTERS = 2_000_000
 
 Step = str | int
 
@@ -78,34 +76,3 @@ def node_of(root: yaml.Node, steps: tuple[Step, ...]) -> yaml.Node | None:
             return None
         node = found[1]
     return node
-
-
-def too_much(root: yaml.Node) -> bool:
-    """Whether a file holds more than fits, every alias counted as what it stands for.
-
-    A few lines of aliases of aliases can stand for billions of values. YAML keeps them as references, but who visits
-    or prints them all never comes to an end; and an alias to what it is itself a part of has no end at all.
-
-    Args:
-        root: of the file, from ``yaml.compose``, which follows no alias.
-
-    Returns:
-        True for more than `MOST_VALUES` values or `MOST_CHARACTERS` characters, or for a value that holds itself.
-    """
-    sizes: dict[int, tuple[int, int] | None] = {}
-
-    def size(node: yaml.Node) -> tuple[int, int] | None:
-        """Values and characters of a node; None while it is being counted, and for what has no end."""
-        if id(node) not in sizes:
-            sizes[id(node)] = None
-            if isinstance(node, yaml.ScalarNode):
-                sizes[id(node)] = (1, len(node.value))
-            else:
-                pairs = isinstance(node, yaml.MappingNode)
-                parts = [size(part) for item in node.value for part in (item if pairs else (item,))]
-                if None not in parts:
-                    sizes[id(node)] = (1 + sum(part[0] for part in parts), sum(part[1] for part in parts))
-        return sizes[id(node)]
-
-    whole = size(root)
-    return whole is None or whole[0] > MOST_VALUES or whole[1] > MOST_CHARACTERS

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from course_helpers.taxonomy.check import MOST_BYTES, Verdict, check_file
+from course_helpers.assets import asset
+from course_helpers.files import writing
+from course_helpers.prose import sendable
+from course_helpers.taxonomy.check import Verdict, check_file
 from course_helpers.translation import N_, SpokenError
-
-TAXONOMY = Path(__file__).parents[1] / "assets" / "taxonomy"
+from course_helpers.yaml_text import MOST_BYTES
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,11 @@ def read_skill(path: str | Path) -> Skill:
 
     Raises:
         ValueError: the file is not valid, is empty, or holds knowledge; the message says what to do.
+
+    Examples:
+        >>> folder = start_taxonomy("my_taxonomy") / "compositional_skills/film_reviews/praise_and_blame"
+        >>> read_skill(folder / "qna.yaml").seeds[0].question
+        'What is praised and what is blamed?'
     """
     path = Path(path)
     contents = _valid(path)
@@ -118,6 +127,11 @@ def read_knowledge(path: str | Path) -> Knowledge:
     Raises:
         ValueError: the file is not valid, is empty, or holds a skill; a pattern finds no document or leads out of the
             folder; a document is too large or not UTF-8. The message says what to do.
+
+    Examples:
+        >>> folder = start_taxonomy("my_taxonomy") / "knowledge/film_festival/paper_lantern_prize"
+        >>> len(read_knowledge(folder / "qna.yaml").documents)
+        1
     """
     path = Path(path)
     contents = _valid(path)
@@ -142,14 +156,36 @@ def start_taxonomy(folder: str | Path) -> Path:
 
     Returns:
         The folder.
+
+    Raises:
+        WriteError: the disk is full, or the folder cannot be written to.
+        AssetError: a file of the course's taxonomy is missing or damaged.
+
+    Examples:
+        >>> sorted(path.name for path in start_taxonomy("my_taxonomy").iterdir())
+        ['compositional_skills', 'knowledge']
     """
-    folder = Path(folder)
-    for source in sorted(file for file in TAXONOMY.rglob("*") if file.is_file()):
-        target = folder / source.relative_to(TAXONOMY)
+    folder, taxonomy = Path(folder), asset("taxonomy")
+    for source in sorted(file for file in taxonomy.rglob("*") if file.is_file()):
+        target = folder / source.relative_to(taxonomy)
         if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+            with writing(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _copy_whole(source, target)
     return folder
+
+
+def _copy_whole(source: Path, target: Path) -> None:
+    """Copy beside the place and rename: no half copy ever stands there, nor one over what was made meanwhile."""
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    os.close(handle)
+    try:
+        shutil.copyfile(source, name)
+        shutil.copymode(source, name)  # a temporary file is its owner's alone
+        if not target.exists():
+            os.replace(name, target)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def _valid(path: Path) -> dict[str, Any]:
@@ -158,7 +194,16 @@ def _valid(path: Path) -> dict[str, Any]:
     contents = yaml.safe_load(path.read_text(encoding="utf-8")) if verdict.valid else None
     if not contents:
         raise ValueError(str(verdict))
-    return contents
+    return _spelled_out(contents)
+
+
+def _spelled_out(value: Any) -> Any:
+    """The same with half letters spelled out: YAML may hold them, and no file and no endpoint can be given them."""
+    if isinstance(value, dict):
+        return {_spelled_out(name): _spelled_out(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_spelled_out(part) for part in value]
+    return sendable(value) if isinstance(value, str) else value
 
 
 def _documents(folder: Path, patterns: list[str]) -> tuple[str, ...]:

@@ -92,6 +92,9 @@ class Generated:
 
         Args:
             path: of the file; what it held before is lost.
+
+        Returns:
+            The path.
         """
         path = Path(path)
         lines = (json.dumps(asdict(example), ensure_ascii=False) + "\n" for example in self.examples)
@@ -101,6 +104,10 @@ class Generated:
 
 class GenerationError(ValueError):
     """Too few drafts become examples.
+
+    Args:
+        message: what came of how many drafts, and what to do.
+        so_far: what was made, with its funnel.
 
     Attributes:
         so_far: what was made, with its funnel.
@@ -117,6 +124,9 @@ def read_examples(path: Path | str) -> tuple[Example, ...]:
 
     Args:
         path: a JSON object a line, with "context" (a text or null), "question", "answer" and "source" (texts).
+
+    Returns:
+        The examples, in the order of the file.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -13,11 +13,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
+from course_helpers.assets import asset
+from course_helpers.yaml_text import read_yaml_file
 
-from course_helpers.assets import HERE
-
-FILE = HERE / "teacher" / "lexicon.yaml"
 KINDS = ("aspect", "praise", "blame")
 WORD = re.compile(r"[^\W\d_]+(?:['-][^\W\d_]+)*")
 
@@ -74,7 +72,12 @@ class Lexicon:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in their order, lower-case; numbers and punctuation are none."""
+    """The words of a text in their order, lower-case; numbers and punctuation are none.
+
+    Examples:
+        >>> words_of("The plot is moving, the cast is 100% fine.")
+        ['the', 'plot', 'is', 'moving', 'the', 'cast', 'is', 'fine']
+    """
     return [word.lower() for word in WORD.findall(text)]
 
 
@@ -87,17 +90,22 @@ def _check_word(word: object, place: str, seen: dict[str, str]) -> None:
     seen[word] = place
 
 
-def read_lexicon(path: Path | str = FILE) -> Lexicon:
+def read_lexicon(path: Path | str | None = None) -> Lexicon:
     """The lexicon in a YAML file: under each kind, words between spaces under `training` and `held_out`.
 
     Args:
-        path: the file; the course's own if nothing is said.
+        path: the file; the course's own when None.
+
+    Returns:
+        The lexicon.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not of that form, or its words make no lexicon.
+        AssetError: the course's own is missing or damaged.
     """
-    data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    path = asset("teacher/lexicon.yaml") if path is None else path
+    data = read_yaml_file(path)
     try:
         training = {kind: _split(data[kind]["training"]) for kind in KINDS}
         held_out = {kind: _split(data[kind]["held_out"]) for kind in KINDS}

@@ -268,6 +268,9 @@ def held_out(
         seed: other seeds choose others.
         lexicon: the words that become slots; the course's own if nothing is said.
 
+    Returns:
+        The examples.
+
     Raises:
         ValueError: none of a skill's seed examples can be used, or the document cannot be read with the seeds.
     """
@@ -295,6 +298,9 @@ def unseen_reviews(
         n: how many at most; a skill with few slots may have fewer.
         seed: other seeds choose others.
         lexicon: the words that become slots; the course's own if nothing is said.
+
+    Returns:
+        The examples.
 
     Raises:
         ValueError: none of the seed examples can be used.

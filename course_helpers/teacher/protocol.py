@@ -19,7 +19,12 @@ RELEVANT_SCORE = 2  # the same, of 0, 1 and 2
 
 
 class Rating(NamedTuple):
-    """A judge's score and its reason. A score of None says that the judge's words could not be read."""
+    """A judge's score and its reason.
+
+    Attributes:
+        score: on the scale that the judging method names; None if it could not be read.
+        reason: the judge's own words.
+    """
 
     score: int | None
     reason: str

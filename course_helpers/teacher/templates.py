@@ -1,5 +1,7 @@
 """From a skill's seed examples to templates: what differs between seeds is a slot, what stays is the template.
 
+::
+
     "The acting is wonderful."      "Praised: the acting."      a seed
     "The {aspect 1} is {praise 1}." "Praised: the {aspect 1}."  its `Template`: slots numbered as the text names them
                                     "Praised: the {praised 1}." its `Form`: slots named by what the review does to them

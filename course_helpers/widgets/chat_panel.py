@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from course_helpers.checks import check_whole
 from course_helpers.prompts import question_prompt
+from course_helpers.prose import sendable
 from course_helpers.rollouts import Rollout, sample_rollouts
 from course_helpers.sampling import SamplingSettings
 from course_helpers.tokens import readable
@@ -285,7 +286,7 @@ def checked_examples(examples: Sequence[tuple[str | None, str]]) -> list[tuple[s
                 f"examples[{place}] is {example!r}; expected a pair (review, question), two texts, the review None "
                 "where there is none."
             )
-        found.append(((pair[0] or "").strip() or None, pair[1].strip()))
+        found.append((sendable(pair[0] or "").strip() or None, sendable(pair[1]).strip()))
     return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import ipywidgets as widgets
 
+from course_helpers.prose import sendable
 from course_helpers.sampling import SamplingSettings
 from course_helpers.translation import N_, _, say
 
@@ -34,7 +35,10 @@ def int_slider(name: str, value: int, low: int, high: int) -> widgets.IntSlider:
 def prompt_box(prompt: str) -> widgets.Text:
     """A line of text that counts when Enter is pressed or the line is left."""
     field = widgets.Text(
-        prompt, continuous_update=False, style={"description_width": "56px"}, layout=widgets.Layout(width="100%")
+        sendable(prompt),
+        continuous_update=False,
+        style={"description_width": "56px"},
+        layout=widgets.Layout(width="100%"),
     )
     say(field, "description", N_("prompt"))
     say(field, "placeholder", N_("type a few words, then press Enter"))

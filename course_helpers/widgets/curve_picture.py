@@ -104,7 +104,7 @@ class Frame:
 
         Args:
             in_words: what it shows, for whoever does not see it.
-            parts: drawn one above the other, the last on top.
+            *parts: drawn one above the other, the last on top.
         """
         return (
             f'<svg class="ch-plot" role="img" aria-label="{escape(in_words)}" width="{self.width}" '

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import ipywidgets as widgets
 
 from course_helpers.frontier.table import METHODS, Combined, Point, Sample, over_seeds, pareto
+from course_helpers.prose import label
 from course_helpers.translation import N_, _, ngettext, say
 from course_helpers.widgets import curve_picture, frontier_picture, responses, text_cards
 from course_helpers.widgets.frontier_picture import View, draw, frame_of, key_of, method_name, point_name
@@ -151,7 +152,7 @@ class FrontierPlot(Panel):
         self._filling = True
         try:
             for method, tick in self.ticks.items():
-                tick.description = method_name(method)
+                tick.description = label(method_name(method))
             options = tuple((point_name(point), point.key) for point in self.shown)
             refill(self.point, options, self.chosen or None)
             refill(self.measure, self._measures(), self.measure.value)

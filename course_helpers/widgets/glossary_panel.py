@@ -15,6 +15,7 @@ from course_helpers.glossary import (
     related,
     table_html,
 )
+from course_helpers.prose import no_formulas, sendable
 from course_helpers.translation import N_, _, ngettext, say
 from course_helpers.widgets.controls import button
 from course_helpers.widgets.markup import escape
@@ -43,7 +44,10 @@ class GlossaryPanel(Panel):
     def __init__(self, query: str = ""):
         """Build the line and the buttons, and look up."""
         self.search = widgets.Text(
-            query, continuous_update=True, style={"description_width": "auto"}, layout=widgets.Layout(width="100%")
+            sendable(query),
+            continuous_update=True,
+            style={"description_width": "auto"},
+            layout=widgets.Layout(width="100%"),
         )
         self.status, self.lead = html_part("ch-status"), html_part("ch-lead")
         self.status.add_class("ch-live")
@@ -91,7 +95,7 @@ class GlossaryPanel(Panel):
     def _say(self, status: str, answer: str = "") -> None:
         """What is read aloud, and the entry itself."""
         self.status.value = f'<p class="ch-hint">{escape(status)}</p>'
-        shown = {"output_type": "display_data", "data": {"text/html": answer}, "metadata": {}}
+        shown = {"output_type": "display_data", "data": {"text/html": no_formulas(answer)}, "metadata": {}}
         self.answer.outputs = (shown,) if answer else ()
 
     def _offer(self, lead: str, offered: list[Entry]) -> None:

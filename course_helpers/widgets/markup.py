@@ -6,11 +6,11 @@ JupyterLab shows what an HTML widget holds without cleaning it, so whatever a mo
 
 from __future__ import annotations
 
-import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from course_helpers.prose import escape
 from course_helpers.tokens import readable, visible
 from course_helpers.translation import N_, _, language
 
@@ -47,11 +47,6 @@ class Bar:
     token: str
     probability: float
     before: float
-
-
-def escape(text: str) -> str:
-    """Text that is safe inside an element and inside a quoted attribute."""
-    return html.escape(str(text), quote=True)
 
 
 def code(token: str) -> str:

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import ipywidgets as widgets
+from IPython import get_ipython
 
+from course_helpers.assets import AssetError
+from course_helpers.memory import NotEnoughMemoryError
+from course_helpers.prose import no_formulas
 from course_helpers.translation import TAGS, _, follow, language, say
 from course_helpers.widgets.markup import alert, escape
 from course_helpers.widgets.style import NAME_THE_SLIDERS, STYLE
+
+MODELS = ("model", "models", "traveller")  # what panels call the models that they ask
+
+# Which panels are on show, so that those of a cell that runs again can be closed.
+_on_show: weakref.WeakSet[Panel] = weakref.WeakSet()
 
 
 def html_part(name: str, value: str = "") -> widgets.HTML:
@@ -34,6 +44,30 @@ def box(name: str, children: Sequence[widgets.Widget]) -> widgets.Box:
     return part
 
 
+def close_all(widget: widgets.Widget) -> None:
+    """Close a widget and what it is made of: children, layout, style.
+
+    ipywidgets keeps every widget until it is closed, and with it whoever hears from it: one slider left open keeps its
+    whole panel, with the model in it.
+    """
+    if widget.comm is None:  # closed before
+        return
+    parts = [getattr(widget, name) for name in widget.keys]
+    widgets.Widget.close(widget)
+    for value in parts:
+        for part in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(part, widgets.Widget):
+                close_all(part)
+
+
+def cell_of_now() -> tuple[str, str] | None:
+    """Id of the notebook's cell that runs now, and of this run of it; None where a front end does not tell."""
+    shell = get_ipython()
+    asked = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    cell = asked.get("metadata", {}).get("cellId")
+    return (cell, asked["header"]["msg_id"]) if cell else None
+
+
 class Panel(widgets.VBox):
     """A widget of the course: a title, the parts a lesson looks at, and a place for messages.
 
@@ -50,6 +84,7 @@ class Panel(widgets.VBox):
         self.title = title
         self.lock = threading.RLock()
         self.trouble: Exception | None = None
+        self.shown_in: dict[str, str] = {}  # by cell: the run of it that showed this panel last
         self.message = html_part("ch-message")
         self.title_line = html_part("ch-head", title_html(title))
         sheet = html_part("ch-sheet", f'<style onload="{escape(NAME_THE_SLIDERS)}">{STYLE}</style>')
@@ -67,6 +102,8 @@ class Panel(widgets.VBox):
 
     def change_language(self) -> None:
         """`speak`, and keep the message that was on show."""
+        if self.comm is None:  # closed
+            return
         with self.lock:
             self._tell(trouble_of(self.speak) or self.trouble)
 
@@ -83,6 +120,29 @@ class Panel(widgets.VBox):
         finally:
             clicked.disabled = False
 
+    def close(self) -> None:
+        """Take the panel off the page with all its parts, and let go of its models.
+
+        Until then a kernel keeps them; and even then IPython's `Out` keeps the panel, but no longer its models.
+        """
+        close_all(self)
+        for name in MODELS:
+            vars(self).pop(name, None)
+
+    def take_place(self) -> None:
+        """Close what an earlier run of this cell, and no other cell, has shown: it is off the page for good.
+
+        Otherwise each run of a cell would cost the memory of one more panel, until the kernel ends.
+        """
+        if (now := cell_of_now()) is None:
+            return
+        cell, run = now
+        for other in list(_on_show):
+            if other is not self and other.shown_in.keys() == {cell} and other.shown_in[cell] != run:
+                other.close()
+        self.shown_in[cell] = run
+        _on_show.add(self)
+
     def _tell(self, trouble: Exception | None) -> None:
         self.trouble = trouble
         self.message.value = alert(trouble_in_words(trouble)) if trouble else ""
@@ -93,10 +153,12 @@ class Panel(widgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The live view, and the static version for whoever has no kernel."""
+        self.take_place()
         bundle = dict(super()._repr_mimebundle_(**kwargs) or {})
         title = _(self.title)
         bundle["text/plain"] = f"{type(self).__name__}: {title}"
-        bundle["text/html"] = f"<p><b>{escape(title)}</b></p>{self._static_or_nothing()}{self.message.value}"
+        page = f"<p><b>{escape(title)}</b></p>{self._static_or_nothing()}{self.message.value}"
+        bundle["text/html"] = no_formulas(page)
         return bundle
 
     def _static_or_nothing(self) -> str:
@@ -104,6 +166,8 @@ class Panel(widgets.VBox):
             return self.static_html()
         except ValueError:  # settings at odds: the message says so already
             return ""
+        except AssetError as error:
+            return alert(str(error))
 
 
 def title_html(title: str) -> str:
@@ -124,6 +188,6 @@ def trouble_of(action: Callable[[], None]) -> Exception | None:
 
 def trouble_in_words(trouble: Exception) -> str:
     """What to tell the learner."""
-    if isinstance(trouble, ValueError):  # these are written for the learner
+    if isinstance(trouble, ValueError | AssetError | NotEnoughMemoryError):  # these are written for the learner
         return str(trouble)
     return _("Something went wrong: {kind}: {error}").format(kind=type(trouble).__name__, error=trouble)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import ipywidgets as widgets
 
-from course_helpers.prose import prose
+from course_helpers.prose import label, prose
 from course_helpers.quizzes import (
     ChoiceQuestion,
     Feedback,
@@ -92,7 +92,7 @@ if (!panel.dataset.quiz) {
 
 def plain(text: object) -> str:
     """The same words for a control, which cannot show code."""
-    return str(text).replace("`", "")
+    return label(str(text).replace("`", ""))
 
 
 # --- inputs: each has an `answer` for `grade`, and `speak`, which keeps it --------------------------------------------
@@ -191,7 +191,7 @@ class NumberField(widgets.HBox):
     def speak(self) -> None:
         """Say the label again."""
         unit = self.question.unit
-        self.field.description = _("your answer ({unit})").format(unit=unit) if unit else _("your answer")
+        self.field.description = label(_("your answer ({unit})").format(unit=unit) if unit else _("your answer"))
 
 
 INPUTS = {ChoiceQuestion: OneChoice, SeveralQuestion: SeveralChoices, OrderQuestion: StepOrder}

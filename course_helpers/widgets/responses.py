@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from course_helpers import toy
+from course_helpers.prose import label
 from course_helpers.translation import N_, _, say
 from course_helpers.widgets.controls import float_slider
 from course_helpers.widgets.markup import length, number
@@ -81,7 +82,7 @@ def named(names: Sequence[str] | None, responses: int) -> list[str]:
 def reward_slider(name: str, value: float) -> widgets.FloatSlider:
     """The slider for the reward of one response."""
     slider = float_slider("", value, -LARGEST_REWARD, LARGEST_REWARD, 0.1)
-    say(slider, "description", N_("r of {name}"), lambda text: text.format(name=name))
+    say(slider, "description", N_("r of {name}"), lambda text: label(text.format(name=name)))
     return slider
 
 

@@ -25,7 +25,7 @@ from course_helpers.widgets.markup import (
     shade,
     static_bars,
 )
-from course_helpers.widgets.panel import Panel, box, html_part
+from course_helpers.widgets.panel import Panel, box, close_all, html_part
 from course_helpers.widgets.policy import next_logits, prompt_ids
 
 CHOICES = 12
@@ -132,7 +132,7 @@ class WriteItYourself(Panel):
         """The prompt, then the response as buttons that lead back."""
         self.prompt_text.value = f"<span>{escape(self.prompt.value)}</span>" if self.query else ""
         for gone in self.steps[len(self.response) :]:
-            gone.close()
+            close_all(gone)
         del self.steps[len(self.response) :]
         for place in range(len(self.steps), len(self.response)):
             self.steps.append(self._step(place))

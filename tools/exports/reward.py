@@ -107,5 +107,6 @@ def load_judge() -> tuple[Any, Any]:
 
     beside = SETTINGS.parent / settings()["judge"]
     place = str(beside) if beside.is_dir() else settings()["judge"]
-    model = AutoModelForSequenceClassification.from_pretrained(place, use_safetensors=True)
-    return model.float().eval().to(os.environ.get("REWARD_DEVICE", "cpu")), AutoTokenizer.from_pretrained(place)
+    model = AutoModelForSequenceClassification.from_pretrained(place, use_safetensors=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False)
+    return model.float().eval().to(os.environ.get("REWARD_DEVICE", "cpu")), tokenizer

@@ -178,14 +178,15 @@ def gather_pairs(
 def tokenizer_and_context(name: str) -> tuple[PreTrainedTokenizerBase, int]:
     """The policy's tokenizer and how many tokens it can see, without loading its weights."""
     place, local = locate(name, "policy")
-    context = AutoConfig.from_pretrained(place, local_files_only=local).max_position_embeddings
-    return AutoTokenizer.from_pretrained(place, local_files_only=local), context
+    own = {"local_files_only": local, "trust_remote_code": False}
+    context = AutoConfig.from_pretrained(place, **own).max_position_embeddings
+    return AutoTokenizer.from_pretrained(place, **own), context
 
 
 def check_label(judge: str, label: str) -> None:
     """Require a label that the judge knows."""
     place, local = locate(judge, "judge")
-    labels = AutoConfig.from_pretrained(place, local_files_only=local).label2id
+    labels = AutoConfig.from_pretrained(place, local_files_only=local, trust_remote_code=False).label2id
     if label not in labels:
         raise ValueError(f"the judge has no label {label!r}; choose one of {sorted(labels)}")
 
