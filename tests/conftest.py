@@ -1,6 +1,7 @@
 """What several test files share."""
 
 import os
+import sys
 
 import pytest
 import torch
@@ -17,6 +18,14 @@ def same_language():
     yield
     if translation.language() != before:
         translation.language(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_panels_left():
+    """ipywidgets keeps every panel until it is closed, and each change of the language would draw all of them again."""
+    yield
+    if "ipywidgets" in sys.modules:
+        sys.modules["ipywidgets"].Widget.close_all()
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,10 @@ from tests.browser.browser_lab import controls, run_notebook, save_screenshot
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
-# Lessons that train for minutes are executed by nbval, in the same kernel; here the same minutes would pass again.
+# Lessons that train are executed by nbval, in the same kernel; here the same minutes would pass again.
 TRAINING = {
     "03_ppo_on_imdb",
+    "04_partition_function_to_dpo_loss",
     "05_dpo_with_hugging_face",
     "06_the_reward_kl_frontier",
     "07_fine_tuning_the_instructlab_way",
