@@ -25,6 +25,7 @@ from transformers import Pipeline, PreTrainedTokenizerBase
 
 from course_helpers.checks import check_whole, is_finite, require
 from course_helpers.models import log_odds
+from course_helpers.onednn import faster_products
 from course_helpers.ppo.losses import ROWS, kl_penalty, log_probs_of
 from course_helpers.ppo.rollout import Batch, draw_responses, response_outputs
 from course_helpers.rollouts import check_prompt, evaluation_mode
@@ -439,7 +440,7 @@ def _response_logits(
 ) -> tuple[Tensor, Batch]:
     """Logits of the steps that draw the responses, (B, R, V), without gradient, and the batch they belong to."""
     batch = Batch.of(queries, responses, None, pad_token_id, model.device)
-    with evaluation_mode(model):
+    with evaluation_mode(model), faster_products(batch.input_ids.device):
         logits, _ = response_outputs(model, batch)
     return logits, batch
 

@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallba
 from trl import SFTConfig, SFTTrainer
 
 from course_helpers.checks import check_whole, is_finite, require
+from course_helpers.dpo import head
 from course_helpers.dpo.training import LESS_MEMORY, context_length, lora_config, machine_settings, quiet
 from course_helpers.evaluate import NORMAL_95, Interval
 from course_helpers.memory import enough_memory_for, keep_freed_memory
@@ -34,7 +35,7 @@ from course_helpers.prompts import question_prompt
 from course_helpers.rollouts import evaluation_mode
 from course_helpers.translation import _
 
-NO_LABEL = -100
+NO_LABEL = head.NO_LABEL
 """The label of a token that the loss leaves out, in every library built on PyTorch."""
 Row = dict[str, list[int]]
 # Names of layers in GPT-2, and in models built like Llama.
@@ -329,6 +330,7 @@ def tune(
                 callbacks=list(callbacks),
             )
         trainer.remove_callback(PrinterCallback)
+        head.score_labels_only(trainer.model)
         with faster_products(config.device):
             result = trainer.train()
     # The trainer leaves a forward of its own on the model, which a later adapter on the same weights would bypass.

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from course_helpers import translation
 from course_helpers.models import load_judge, log_odds
+from course_helpers.onednn import faster_products
 from course_helpers.ppo.rollout import generate_responses, until_end
 from course_helpers.preferences import (
     COLUMNS,
@@ -810,7 +811,7 @@ def test_pairs_are_the_rollouts_that_the_seed_draws(judged, small):
     model, tokenizer = small
     queries = [torch.tensor(tokenizer(prompt).input_ids) for prompt in PROMPTS for _ in range(2)]
     rollouts = []
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), faster_products(model.device):
         torch.manual_seed(4)
         for begin in range(0, len(queries), 16):
             part, pure = queries[begin : begin + 16], {"do_sample": True, "top_k": 0, "top_p": 1.0}

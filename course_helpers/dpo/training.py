@@ -23,6 +23,7 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from course_helpers.checks import check_beta, check_whole, is_finite, require
+from course_helpers.dpo.head import score_labels_only
 from course_helpers.dpo.losses import LOSS_TYPES
 from course_helpers.memory import enough_memory_for, keep_freed_memory
 from course_helpers.onednn import faster_products
@@ -247,7 +248,8 @@ class _Trainer(DPOTrainer):
             return super().compute_loss(*args, **kwargs)
 
     def compute_ref_log_probs(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """TRL's reference log-probabilities."""
+        """TRL's reference log-probabilities, first asked for while the trainer is being made."""
+        score_labels_only(self.model)
         with faster_products(self.args.device):
             return super().compute_ref_log_probs(*args, **kwargs)
 
@@ -306,6 +308,8 @@ def dpo_trainer(
             peft_config=lora,
         )
     trainer.remove_callback(PrinterCallback)  # it prints a dictionary a step where there is no progress bar
+    for each in filter(None, (trainer.model, trainer.ref_model)):
+        score_labels_only(each)
     return trainer
 
 
@@ -360,6 +364,7 @@ def sft_trainer(
     with quiet():
         trainer = SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer, peft_config=lora)
     trainer.remove_callback(PrinterCallback)
+    score_labels_only(trainer.model)
     return trainer
 
 

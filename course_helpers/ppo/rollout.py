@@ -15,6 +15,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, PreTrainedTokeniz
 from transformers.generation.configuration_utils import GenerationMode
 
 from course_helpers.memory import enough_memory_for
+from course_helpers.onednn import faster_products
 from course_helpers.ppo.losses import log_probs_of
 from course_helpers.ppo.value_head import accepts, reads_of
 from course_helpers.rollouts import evaluation_mode
@@ -412,7 +413,7 @@ def draw_responses(
     """
     settings = {"do_sample": True, "top_k": 0, "top_p": 1.0, "temperature": temperature}
     drawn = []
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), faster_products(policy.device):
         torch.manual_seed(seed)
         for begin in range(0, len(queries), batch_size):
             part = queries[begin : begin + batch_size]

@@ -1,0 +1,130 @@
+"""Scoring only the tokens with a label changes no answer: TRL's own head, and plain logits, say the same."""
+
+import copy
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from trl.trainer.utils import add_fused_lm_head
+
+from course_helpers.dpo import head
+from course_helpers.dpo.head import NO_LABEL, score_labels_only, token_scores
+
+FIELDS = ("log_probs", "entropy", "log_sum_sq_probs", "mean_logits", "is_top1")
+SMALL = {"vocab_size": 50, "num_hidden_layers": 2, "hidden_size": 16, "num_attention_heads": 2}
+LLAMA_LIKE = SMALL | {"intermediate_size": 32, "num_key_value_heads": 1, "head_dim": 8}
+MODELS = {
+    "GPT-2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=50, n_layer=2, n_embd=16, n_head=2, n_positions=32)),
+    "Llama": lambda: LlamaForCausalLM(LlamaConfig(**LLAMA_LIKE)),
+    "Gemma 2": lambda: Gemma2ForCausalLM(Gemma2Config(**LLAMA_LIKE, final_logit_softcapping=2.0)),
+}
+
+
+def prepared(kind, adapter=False):
+    """A model with TRL's head, and its twin with ours."""
+    torch.manual_seed(0)
+    theirs = MODELS[kind]().eval()
+    add_fused_lm_head(theirs, outputs=FIELDS)
+    ours = copy.deepcopy(theirs)
+    if adapter:
+        theirs, ours = (
+            get_peft_model(model, LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False))
+            for model in (theirs, ours)
+        )
+        ours.load_state_dict(theirs.state_dict())
+    score_labels_only(ours)
+    return theirs, ours
+
+
+def batch(rows=3, width=9):
+    generator = torch.Generator().manual_seed(1)
+    ids = torch.randint(0, 50, (rows, width), generator=generator)
+    labels = ids.masked_fill(torch.rand(ids.shape, generator=generator) < 0.4, NO_LABEL)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+
+
+@pytest.fixture
+def projected(monkeypatch):
+    """How many rows each call of the last layer is given."""
+    rows = []
+    scores = head.token_scores
+    monkeypatch.setattr(head, "token_scores", lambda z, y: rows.append(len(z)) or scores(z, y))
+    return rows
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("kind", ["GPT-2", "Llama"])
+def test_answers_and_gradients_are_those_of_trl(kind, adapter, projected):
+    theirs, ours = prepared(kind, adapter)
+    given = batch()
+    answers = [model(**given, fused_lm_head=True) for model in (theirs, ours)]
+    assert projected == [int((given["labels"][:, 1:] != NO_LABEL).sum())]
+    for name in (*FIELDS, "loss", "label_mask"):
+        assert torch.allclose(*(getattr(answer, name).float() for answer in answers), atol=1e-5), name
+    weights = torch.randn(3, 8, generator=torch.Generator().manual_seed(2))
+    for answer in answers:
+        (answer.log_probs * weights).sum().backward()
+    pairs = zip(theirs.named_parameters(), ours.parameters(), strict=True)
+    met = [(name, p.grad, q.grad) for (name, p), q in pairs if p.requires_grad]
+    assert len(met) > 8
+    assert all(torch.allclose(p, q, atol=1e-5) for _name, p, q in met)
+
+
+def test_scores_are_those_of_a_distribution_written_out():
+    generator = torch.Generator().manual_seed(0)
+    logits, targets = 3 * torch.randn(200, 31, generator=generator), torch.randint(0, 31, (200,), generator=generator)
+    scores = token_scores(logits, targets)
+    exact = torch.distributions.Categorical(logits=logits.double())
+    assert torch.allclose(scores["log_probs"].double(), exact.log_prob(targets), atol=1e-5)
+    assert torch.allclose(scores["entropy"].double(), exact.entropy(), atol=1e-5)
+    assert torch.allclose(scores["log_sum_sq_probs"].double(), exact.probs.square().sum(-1).log(), atol=1e-5)
+    assert torch.allclose(scores["mean_logits"].double(), logits.double().mean(-1), atol=1e-5)
+    assert torch.equal(scores["is_top1"], exact.probs.argmax(-1) == targets)
+
+
+def test_a_number_of_tokens_to_divide_by_is_taken():
+    theirs, ours = prepared("GPT-2")
+    losses = [model(**batch(), fused_lm_head=True, num_items_in_batch=7).loss for model in (theirs, ours)]
+    assert torch.allclose(*losses, atol=1e-5)
+
+
+def test_a_batch_without_a_label_loses_nothing_and_can_be_learned_from():
+    _theirs, ours = prepared("GPT-2")
+    given = batch()
+    answer = ours(**(given | {"labels": torch.full_like(given["labels"], NO_LABEL)}), fused_lm_head=True)
+    answer.loss.backward()
+    assert answer.loss == 0
+    assert not answer.label_mask.any()
+
+
+@pytest.mark.parametrize("reason", ["too many logits", "softcapping", "shifted labels"])
+def test_what_does_not_suit_is_left_to_trl(reason, projected, monkeypatch):
+    theirs, ours = prepared("Gemma 2" if reason == "softcapping" else "GPT-2")
+    given = batch()
+    if reason == "too many logits":
+        monkeypatch.setattr(head, "MOST_LOGITS", 50)
+    if reason == "shifted labels":
+        given |= {"shift_labels": given.pop("labels")}
+    answers = [model(**given, fused_lm_head=True) for model in (theirs, ours)]
+    assert projected == []
+    assert torch.allclose(*(answer.log_probs for answer in answers), atol=1e-6)
+
+
+def test_other_calls_are_the_models_own(projected):
+    theirs, ours = prepared("GPT-2")
+    ids = batch()["input_ids"]
+    assert torch.equal(theirs(input_ids=ids).logits, ours(input_ids=ids).logits)
+    assert torch.equal(theirs(input_ids=ids, labels=ids).loss, ours(input_ids=ids, labels=ids).loss)
+    assert projected == []
+
+
+def test_a_copy_scores_with_its_own_weights():
+    _theirs, ours = prepared("GPT-2")
+    twin = copy.deepcopy(ours)
+    before = ours(**batch(), fused_lm_head=True).log_probs
+    with torch.no_grad():
+        for p in twin.parameters():
+            p.mul_(1.5)
+    assert torch.equal(ours(**batch(), fused_lm_head=True).log_probs, before)
+    assert not torch.allclose(twin(**batch(), fused_lm_head=True).log_probs, before)
