@@ -419,7 +419,7 @@ def prints_for_ever(*arguments):
 
 
 @pytest.mark.parametrize("answer", [loops, loops_and_catches, sleeps, prints_for_ever])
-def test_a_loop_is_stopped(answer, spoken):
+def test_a_loop_is_stopped(answer):
     handler, began = signal.getsignal(signal.SIGINT), time.perf_counter()
     result = exercise("1.2").check(answer)
     assert 2 <= time.perf_counter() - began < 2.5

@@ -17,15 +17,16 @@ from tests.browser.browser_lab import controls, run_notebook, save_screenshot
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(600)]
 
-# Lessons that train are executed by nbval, in the same kernel; here the same minutes would pass again.
-TRAINING = {
+# Lessons that compute for minutes are executed by nbval, in the same kernel; here the same minutes would pass again.
+LONG = {
+    "01_distributions_to_policies",
     "03_ppo_on_imdb",
     "04_partition_function_to_dpo_loss",
     "05_dpo_with_hugging_face",
     "06_the_reward_kl_frontier",
     "07_fine_tuning_the_instructlab_way",
 }
-LESSONS = [p for p in sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9]*.ipynb")) if p.stem not in TRAINING]
+LESSONS = [p for p in sorted((Path(__file__).parents[2] / "notebooks").glob("[0-9]*.ipynb")) if p.stem not in LONG]
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
