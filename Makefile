@@ -80,8 +80,9 @@ format: $(READY)
 clean:
 	rm -rf $(VENV)
 
+# Python compiles what it imports; compiling all that is installed takes as long as installing it
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "Python 3.11 or newer is needed, and $(PYTHON) is %d.%d: make PYTHON=python3.12 ..." % v[:2])'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt $(PIP_ARGS) -e '.[test]'
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-compile -c constraints.txt $(PIP_ARGS) -e '.[test]'
 	@touch $(READY)
