@@ -22,6 +22,8 @@ TIMED := milliseconds or takes_less_than or in_time
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 export HF_HUB_DISABLE_TELEMETRY := 1
+# what Python has compiled is kept, whatever the machine says: a hundred processes import the same modules
+unexport PYTHONDONTWRITEBYTECODE
 # glibc hands large buffers back to the system at every step and asks for them again; keeping them is a third faster
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 17179869184
@@ -80,7 +82,7 @@ format: $(READY)
 clean:
 	rm -rf $(VENV)
 
-# Python compiles what it imports; compiling all that is installed takes as long as installing it
+# compiling all that is installed takes as long as installing it, and most of it is never imported
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else "Python 3.11 or newer is needed, and $(PYTHON) is %d.%d: make PYTHON=python3.12 ..." % v[:2])'
 	$(PYTHON) -m venv $(VENV)

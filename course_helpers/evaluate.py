@@ -318,7 +318,8 @@ def _rewards(
 ) -> list[float]:
     """Log-odds of each query and its response, judged as one text."""
     texts = _texts(tokenizer, [torch.cat(pair) for pair in zip(queries, responses, strict=True)])
-    with torch.random.fork_rng():  # a pipeline's data loader draws a number
+    # a pipeline's data loader draws a number; any function may be a judge
+    with torch.random.fork_rng(), faster_products(getattr(judge, "device", torch.device("cpu"))):
         return log_odds(judge, texts, label, batch_size)
 
 

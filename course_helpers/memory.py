@@ -15,7 +15,7 @@ TWO_GIGABYTES = 2**31 - 1
 # What torch and the system say when there is no memory left; torch has a class of its own for a GPU only.
 NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")
 # Gigabytes at the peak of each lesson at small scale, as README.md has them.
-LESSONS = {"00": 1, "01": 1, "02": 1, "03": 2, "04": 1, "05": 3, "06": 2, "07": 2}
+LESSONS = {"00": 1, "01": 1, "02": 1, "03": 2, "04": 2, "05": 3, "06": 2, "07": 2}
 # Limits of containers: version 2 and version 1 of control groups, seen from inside.
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 

@@ -11,6 +11,14 @@ from course_helpers import translation
 os.environ["COURSE_LANGUAGE"] = "en"  # whatever the machine speaks; kernels that a test starts inherit it
 
 
+LONG = ("test_train_processes.py", "test_load.py", "test_dpo_training.py", "test_use_lessons.py", "test_site.py")
+
+
+def pytest_collection_modifyitems(items):
+    """What takes minutes goes first, behind the lessons: begun last, it would keep one of two processes waiting."""
+    items.sort(key=lambda item: (item.path.suffix != ".ipynb", item.path.name not in LONG))
+
+
 @pytest.fixture(autouse=True)
 def same_language():
     """A test may choose a language; the next one finds the one before."""

@@ -226,7 +226,7 @@ def test_the_loss_is_trls_on_the_same_batch(tmp_path, loss_type, with_lora):
     assert ours.item() == pytest.approx(theirs.item(), rel=2e-6, abs=2e-6)
     longest = max(g.abs().max().item() for g in our_gradient)
     furthest = max((a - b).abs().max().item() for a, b in zip(our_gradient, their_gradient, strict=True))
-    assert furthest <= 2e-6 * max(1.0, longest), (furthest, longest)
+    assert furthest <= 4e-6 * max(1.0, longest), (furthest, longest)  # float32, summed in another order
 
 
 def scratch_loss(model, reference, batch, beta, loss_type):

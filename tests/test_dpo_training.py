@@ -89,6 +89,14 @@ def test_training_learns_the_pairs(tmp_path):
     )
 
 
+def test_a_trained_model_is_made_of_the_parts_it_was_made_of(tmp_path):
+    """Faster parts are its own only while it trains, so that it answers as what is saved of it does."""
+    model, tokenizer = small_policy()
+    parts = list(map(type, model.modules()))
+    trainer_of(tmp_path, model, tokenizer).train()
+    assert list(map(type, model.modules())) == parts
+
+
 def test_lora_trains_its_adapters_only(tmp_path):
     model, tokenizer = small_policy()
     before = {name: weight.clone() for name, weight in model.named_parameters()}
