@@ -20,6 +20,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 NO_LABEL = -100  # of a token that the loss leaves out
 MOST_LOGITS = 2**25
 """Logits that are kept for a backward pass: 128 MiB in float32, and twice as much again for ln π and its gradient."""
+BLOCK = 128  # tokens; in whole blocks, batches ask for memory of the same sizes again, and what was freed is used again
 # What a model's configuration calls a change of its logits, which is left to TRL.
 CHANGES_LOGITS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
@@ -48,8 +49,12 @@ def score_labels_only(model: PreTrainedModel | PeftModel) -> None:
         state = self.base_model(*args, **(others | {"use_cache": False})).last_hidden_state[:, :-1]
         targets = labels[:, 1:]
         counts = targets != NO_LABEL
-        scores = token_scores(self.get_output_embeddings()(state[counts]), targets[counts])
-        filled = {name: x.new_zeros(counts.shape).masked_scatter(counts, x) for name, x in scores.items()}
+        number = int(counts.sum())
+        missing = -number % BLOCK
+        rows = torch.nn.functional.pad(state[counts], (0, 0, 0, missing))
+        tokens = torch.nn.functional.pad(targets[counts], (0, missing))
+        scores = token_scores(self.get_output_embeddings()(rows), tokens)
+        filled = {name: x.new_zeros(counts.shape).masked_scatter(counts, x[:number]) for name, x in scores.items()}
         loss = -filled["log_probs"].sum() / (counts.sum().clamp(min=1) if count is None else count)
         return FusedCausalLMOutput(loss=loss, label_mask=counts, **filled)
 
