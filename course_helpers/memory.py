@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,11 @@ from course_helpers.translation import _
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of mallopt(3)
 TWO_GIGABYTES = 2**31 - 1
 # What torch and the system say when there is no memory left; torch has a class of its own for a GPU only.
-NO_MEMORY = ("can't allocate memory", "Cannot allocate memory", "not enough memory", "out of memory", "bad_alloc")
+# oneDNN's words are whole: with more behind them they are about an operation that it does not know.
+NO_MEMORY = re.compile(
+    "can't allocate memory|Cannot allocate memory|not enough memory|out of memory|bad_alloc"
+    "|could not create a primitive$"
+)
 # Gigabytes at the peak of each lesson at small scale, as README.md has them.
 LESSONS = {"00": 1, "01": 1, "02": 1, "03": 2, "04": 2, "05": 3, "06": 2, "07": 2}
 # Limits of containers: version 2 and version 1 of control groups, seen from inside.
@@ -47,7 +52,7 @@ def is_short_of_memory(error: BaseException) -> bool:
     """Whether an error says that there is no memory left, on a CPU or a GPU."""
     if isinstance(error, MemoryError):
         return True
-    return isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in NO_MEMORY)
+    return isinstance(error, RuntimeError | OSError) and NO_MEMORY.search(str(error)) is not None
 
 
 @contextmanager

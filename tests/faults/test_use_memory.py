@@ -40,7 +40,8 @@ def short(name, more, action):
         with megabytes(more):
             action()
     except Exception as error:
-        told[name] = [type(error).__name__, str(error), repr(error.__cause__.__traceback__)]
+        frames = error.__cause__.__traceback__ if error.__cause__ else error.__traceback__
+        told[name] = [type(error).__name__, str(error), repr(frames)]
 
 torch.set_num_threads(1)
 judge = models.load_judge("small", "cpu")
@@ -120,6 +121,7 @@ def test_nothing_is_lost_and_the_same_call_goes_through_later(told):
         RuntimeError("[enforce fail at alloc_cpu.cpp:132] DefaultCPUAllocator: can't allocate memory: you tried ..."),
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
         RuntimeError("std::bad_alloc"),
+        RuntimeError("could not create a primitive"),
         OSError(12, "Cannot allocate memory"),
     ],
     ids=str,
@@ -174,7 +176,8 @@ def test_the_command_line_says_what_is_kept(monkeypatch, capsys, tmp_path):
         (2.0, "2.0 GB of memory: too little for 05 (3 GB); close other programs, or use a larger machine"),
         (
             1.5,
-            "1.5 GB of memory: too little for 03 (2 GB), 04 (2 GB), 05 (3 GB), 06 (2 GB), 07 (2 GB); close",
+            "1.5 GB of memory: too little for 03 (2 GB), 04 (2 GB), 05 (3 GB), 06 (2 GB), 07 (2 GB); "
+            "close other programs",
         ),
     ],
 )
