@@ -34,7 +34,7 @@ def prepared(kind, adapter=False):
             for model in (theirs, ours)
         )
         ours.load_state_dict(theirs.state_dict())
-    score_labels_only(ours)
+    score_labels_only(ours, squares=True)
     return theirs, ours
 
 
@@ -51,7 +51,7 @@ def projected(monkeypatch):
     rows = []
     scores = head.token_scores
     monkeypatch.setattr(head, "BLOCK", 4)
-    monkeypatch.setattr(head, "token_scores", lambda z, y: rows.append(len(z)) or scores(z, y))
+    monkeypatch.setattr(head, "token_scores", lambda z, y, more: rows.append(len(z)) or scores(z, y, more))
     return rows
 
 
@@ -76,7 +76,8 @@ def test_answers_and_gradients_are_those_of_trl(kind, adapter, projected):
 def test_scores_are_those_of_a_distribution_written_out():
     generator = torch.Generator().manual_seed(0)
     logits, targets = 3 * torch.randn(200, 31, generator=generator), torch.randint(0, 31, (200,), generator=generator)
-    scores = token_scores(logits, targets)
+    scores = token_scores(logits, targets, squares=True)
+    assert token_scores(logits, targets).keys() == scores.keys() - {"log_sum_sq_probs"}
     exact = torch.distributions.Categorical(logits=logits.double())
     assert torch.allclose(scores["log_probs"].double(), exact.log_prob(targets), atol=1e-5)
     assert torch.allclose(scores["entropy"].double(), exact.entropy(), atol=1e-5)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from course_helpers import toy
+from course_helpers.dpo import head
 from course_helpers.dpo.losses import (
     LOSS_TYPES,
     dpo_loss,
@@ -205,28 +206,62 @@ def test_shapes_that_do_not_fit():
 
 @pytest.mark.parametrize("loss_type", LOSS_TYPES)
 @pytest.mark.parametrize("with_lora", [False, True], ids=["full", "LoRA"])
-def test_the_loss_is_trls_on_the_same_batch(tmp_path, loss_type, with_lora):
+class TestTRL:
+    """TRL's loss and its gradient on a batch, against lesson 04's functions on the same batch in 64 bits."""
+
+    def test_the_loss_is_trls_on_the_same_batch(self, tmp_path, loss_type, with_lora):
+        trainer, reference, batch = away_from_the_reference(tmp_path, loss_type, with_lora, F64)
+        theirs, gradient = trls(trainer, batch)
+        ours, truth = lesson_04s(trainer, reference, batch, loss_type)
+        assert ours != pytest.approx({"sigmoid": math.log(2), "ipo": 6.25, "hinge": 1.0}[loss_type], abs=1e-3)
+        assert ours == pytest.approx(theirs, rel=1e-7, abs=1e-7)  # TRL keeps the reference's numbers in float32
+        assert furthest(gradient, truth) <= 2e-7 * largest(truth)
+
+    def test_in_float32_it_is_as_exact_as_with_trls_own_head(self, monkeypatch, tmp_path, loss_type, with_lora):
+        trainer, reference, batch = away_from_the_reference(tmp_path, loss_type, with_lora, torch.float32)
+        with_ours, gradient = trls(trainer, batch)
+        monkeypatch.setattr(head, "_suits", lambda *_: False)
+        with_theirs, their_gradient = trls(trainer, batch)
+        loss, truth = lesson_04s(trainer, reference, batch, loss_type)
+        assert (with_ours, with_theirs) == pytest.approx((loss, loss), rel=2e-6, abs=2e-6)
+        assert furthest(gradient, truth) <= 1.5 * furthest(their_gradient, truth)
+
+
+def away_from_the_reference(folder, loss_type, with_lora, dtype):
+    """A trainer whose model has left its reference, so that margins are not 0; the reference; a batch."""
     model, tokenizer = small_policy()
-    reference = frozen_copy(model)
+    reference = frozen_copy(model.to(dtype))
     lora = lora_config(model, rank=4) if with_lora else None
-    trainer = trainer_of(tmp_path, model, tokenizer, batch_size=8, lora=lora, loss_type=loss_type, beta=0.2)
+    trainer = trainer_of(folder, model, tokenizer, batch_size=8, lora=lora, loss_type=loss_type, beta=0.2)
     generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():  # away from the reference, so that margins are not 0
-        for weight in (p for p in trainer.model.parameters() if p.requires_grad):
+    with torch.no_grad():
+        for weight in trained(trainer.model):
             weight.add_(0.02 * torch.randn(weight.shape, generator=generator))
-    batch = next(iter(trainer.get_train_dataloader()))
+    return trainer, reference, next(iter(trainer.get_train_dataloader()))
 
-    theirs = trainer.compute_loss(trainer.model, batch)
-    weights = [p for p in trainer.model.parameters() if p.requires_grad]
-    their_gradient = torch.autograd.grad(theirs, weights)
 
-    ours = scratch_loss(trainer.model, reference, batch, 0.2, loss_type)
-    our_gradient = torch.autograd.grad(ours, weights)
-    assert ours.item() != pytest.approx({"sigmoid": math.log(2), "ipo": 6.25, "hinge": 1.0}[loss_type], abs=1e-3)
-    assert ours.item() == pytest.approx(theirs.item(), rel=2e-6, abs=2e-6)
-    longest = max(g.abs().max().item() for g in our_gradient)
-    furthest = max((a - b).abs().max().item() for a, b in zip(our_gradient, their_gradient, strict=True))
-    assert furthest <= 4e-6 * max(1.0, longest), (furthest, longest)  # float32, summed in another order
+def trls(trainer, batch):
+    """TRL's loss, and its gradient by all that is trained."""
+    loss = trainer.compute_loss(trainer.model, batch)
+    return loss.item(), torch.autograd.grad(loss, trained(trainer.model))
+
+
+def lesson_04s(trainer, reference, batch, loss_type):
+    """Both as lesson 04's functions give them in 64 bits; the models are float64 afterwards."""
+    loss = scratch_loss(trainer.model.double(), reference.double(), batch, 0.2, loss_type)
+    return loss.item(), torch.autograd.grad(loss, trained(trainer.model))
+
+
+def trained(model):
+    return [weight for weight in model.parameters() if weight.requires_grad]
+
+
+def furthest(gradient, truth):
+    return max((a - b).abs().max().item() for a, b in zip(gradient, truth, strict=True))
+
+
+def largest(gradient):
+    return max(part.abs().max().item() for part in gradient)
 
 
 def scratch_loss(model, reference, batch, beta, loss_type):

@@ -25,7 +25,7 @@ BLOCK = 128  # tokens; in whole blocks, batches ask for memory of the same sizes
 CHANGES_LOGITS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
 
-def score_labels_only(model: PreTrainedModel | PeftModel) -> None:
+def score_labels_only(model: PreTrainedModel | PeftModel, squares: bool = False) -> None:
     """Let a model that TRL has prepared for training score the tokens with a label only; the answers stay the same.
 
     Calls that are not for the loss, models that change their logits, other devices than the CPU, and more than
@@ -33,6 +33,7 @@ def score_labels_only(model: PreTrainedModel | PeftModel) -> None:
 
     Args:
         model: with the head of TRL's trainers, which answer ``model(..., labels=labels, fused_lm_head=True)``.
+        squares: also ln Σ π² of each token, which weighted losses (WPO) ask for.
     """
     plain = model.get_base_model() if isinstance(model, PeftModel) else model
     tiled = plain.forward.__func__
@@ -53,34 +54,36 @@ def score_labels_only(model: PreTrainedModel | PeftModel) -> None:
         missing = -number % BLOCK
         rows = torch.nn.functional.pad(state[counts], (0, 0, 0, missing))
         tokens = torch.nn.functional.pad(targets[counts], (0, missing))
-        scores = token_scores(self.get_output_embeddings()(rows), tokens)
+        scores = token_scores(self.get_output_embeddings()(rows), tokens, squares)
         filled = {name: x.new_zeros(counts.shape).masked_scatter(counts, x[:number]) for name, x in scores.items()}
-        loss = -filled["log_probs"].sum() / (counts.sum().clamp(min=1) if count is None else count)
+        loss = -filled["log_probs"].sum() / (max(number, 1) if count is None else count)
         return FusedCausalLMOutput(loss=loss, label_mask=counts, **filled)
 
     forward.labels_only = True
     plain.forward = MethodType(forward, plain)
 
 
-def token_scores(logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+def token_scores(logits: Tensor, targets: Tensor, squares: bool = False) -> dict[str, Tensor]:
     """What TRL's trainers ask of N tokens, each an (N,) tensor.
 
     Args:
         logits: (N, V).
         targets: the tokens that came, (N,).
+        squares: whether ln Σ π² is asked for.
 
     Returns:
-        "log_probs": ln π of each token, with its gradient. Without gradients: "entropy" of π, in nats;
-        "log_sum_sq_probs": ln Σ π²; "mean_logits"; "is_top1": whether no token is likelier.
+        "log_probs": ln π of each token, with its gradient. Without gradients: "entropy" of π, in nats; "mean_logits";
+        "is_top1": whether no token is likelier; "log_sum_sq_probs": ln Σ π², if asked for.
     """
-    log_pi = logits.float().log_softmax(-1)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # half precision is too coarse for V terms
+    log_pi = logits.log_softmax(-1)
     chosen = log_pi.gather(-1, targets[:, None])[:, 0]
     scores = {"log_probs": chosen, "is_top1": chosen.detach() >= log_pi.detach().amax(-1)}
     with torch.no_grad():
-        pi = log_pi.exp()
-        scores["log_sum_sq_probs"] = pi.square().sum(-1).log()
-        scores["entropy"] = -pi.mul_(log_pi).sum(-1)
-        scores["mean_logits"] = logits.float().mean(-1)
+        scores["entropy"] = -log_pi.exp().mul_(log_pi).sum(-1)
+        scores["mean_logits"] = logits.mean(-1)
+        if squares:
+            scores["log_sum_sq_probs"] = (2 * log_pi).logsumexp(-1)
     return scores
 
 
