@@ -318,8 +318,7 @@ def _rewards(
 ) -> list[float]:
     """Log-odds of each query and its response, judged as one text."""
     texts = _texts(tokenizer, [torch.cat(pair) for pair in zip(queries, responses, strict=True)])
-    # a pipeline's data loader draws a number; any function may be a judge
-    with torch.random.fork_rng(), faster_products(getattr(judge, "device", torch.device("cpu"))):
+    with torch.random.fork_rng():  # a pipeline's data loader draws a number
         return log_odds(judge, texts, label, batch_size)
 
 

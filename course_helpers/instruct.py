@@ -31,7 +31,6 @@ from course_helpers.dpo.training import LESS_MEMORY, context_length, lora_config
 from course_helpers.evaluate import NORMAL_95, Interval
 from course_helpers.memory import enough_memory_for, keep_freed_memory
 from course_helpers.onednn import faster_products
-from course_helpers.ppo.value_head import fused_gelu
 from course_helpers.prompts import question_prompt
 from course_helpers.rollouts import evaluation_mode
 from course_helpers.translation import _
@@ -332,7 +331,7 @@ def tune(
             )
         trainer.remove_callback(PrinterCallback)
         head.score_labels_only(trainer.model)
-        with faster_products(config.device), fused_gelu(trainer.model):
+        with faster_products(config.device):
             result = trainer.train()
     # The trainer leaves a forward of its own on the model, which a later adapter on the same weights would bypass.
     vars(trainer.model.get_base_model()).pop("forward", None)

@@ -28,6 +28,7 @@ from transformers.utils import logging
 from course_helpers.assets import asset
 from course_helpers.files import is_full
 from course_helpers.memory import enough_memory_for
+from course_helpers.onednn import faster_products
 
 FULL = {
     "policy": "lvwerra/gpt2-imdb",
@@ -333,7 +334,8 @@ def log_odds(judge: Pipeline, texts: Sequence[str], label: str = "POSITIVE", bat
     Raises:
         ValueError: the judge has no such label.
     """
-    pipe_outputs = judge(list(texts), top_k=None, function_to_apply="none", batch_size=batch_size)
+    with faster_products(getattr(judge, "device", torch.device("cpu"))):  # any function may be a judge
+        pipe_outputs = judge(list(texts), top_k=None, function_to_apply="none", batch_size=batch_size)
     wanted = score(pipe_outputs, label)
     if all(len(output) == 1 for output in pipe_outputs):
         return wanted

@@ -29,7 +29,6 @@ from transformers import Pipeline, PreTrainedTokenizerBase
 
 from course_helpers.checks import check_whole, is_finite, require
 from course_helpers.models import log_odds
-from course_helpers.onednn import faster_products
 from course_helpers.ppo.rollout import draw_responses
 from course_helpers.prose import escape, no_formulas
 from course_helpers.rollouts import check_prompt
@@ -984,8 +983,7 @@ def judged_pairs(
     drawn = draw_responses(policy, tokenizer, queries, **options)
     rollouts = [_rollout(tokenizer, *both) for both in zip(queries, drawn, strict=True)]
     texts = [prompt + response for prompt, response, _ended in rollouts]
-    # a pipeline's data loader draws a number; any function may be a judge
-    with torch.random.fork_rng(), faster_products(getattr(judge, "device", torch.device("cpu"))):
+    with torch.random.fork_rng():  # a pipeline's data loader draws a number
         rewards = log_odds(judge, texts, label, batch_size)
     again = tokenizer(texts, verbose=False).input_ids
     stable = [ids[: len(query)] == query.tolist() for ids, query in zip(again, queries, strict=True)]

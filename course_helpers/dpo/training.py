@@ -27,7 +27,6 @@ from course_helpers.dpo.head import score_labels_only
 from course_helpers.dpo.losses import LOSS_TYPES
 from course_helpers.memory import enough_memory_for, keep_freed_memory
 from course_helpers.onednn import faster_products
-from course_helpers.ppo.value_head import fused_gelu
 
 TRL_LOSS_TYPES = (
     *("sigmoid", "ipo", "hinge", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "aot", "aot_unpaired"),
@@ -241,8 +240,7 @@ class _Trainer(DPOTrainer):
     @enough_memory_for("this training", LESS_MEMORY)
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's training."""
-        with fused_gelu(self.model):
-            return super().train(*args, **kwargs)
+        return super().train(*args, **kwargs)
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
         """TRL's loss."""
@@ -251,13 +249,13 @@ class _Trainer(DPOTrainer):
 
     def compute_ref_log_probs(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """TRL's reference log-probabilities, first asked for while the trainer is being made."""
-        score_labels_only(self.model)
-        with faster_products(self.args.device), fused_gelu(self.model):
+        score_labels_only(self.model, squares=self.use_weighting)
+        with faster_products(self.args.device):
             return super().compute_ref_log_probs(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """TRL's evaluation."""
-        with quiet() if self.args.disable_tqdm else nullcontext(), fused_gelu(self.model):
+        with quiet() if self.args.disable_tqdm else nullcontext():
             return super().evaluate(*args, **kwargs)
 
 
@@ -311,7 +309,7 @@ def dpo_trainer(
         )
     trainer.remove_callback(PrinterCallback)  # it prints a dictionary a step where there is no progress bar
     for each in filter(None, (trainer.model, trainer.ref_model)):
-        score_labels_only(each)
+        score_labels_only(each, squares=config.use_weighting)
     return trainer
 
 

@@ -235,32 +235,12 @@ def reads_of(module: nn.Module) -> Iterator[list[Tensor]]:
         hook.remove()
 
 
-def fuse_gelu(model: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
-    """Swap GPT-2's GELU, eight small operations, for torch's single one; the values are the same to rounding.
-
-    Returns:
-        What was swapped: a module, the name of its part, and the part that was there.
-    """
-    swapped = [
-        (module, name, child)
-        for module in model.modules()
-        for name, child in module.named_children()
-        if type(child) is NewGELUActivation
-    ]
-    for module, name, _child in swapped:
-        setattr(module, name, nn.GELU(approximate="tanh"))
-    return swapped
-
-
-@contextmanager
-def fused_gelu(model: nn.Module) -> Iterator[None]:
-    """`fuse_gelu` for a while."""
-    swapped = fuse_gelu(model)
-    try:
-        yield
-    finally:
-        for module, name, child in swapped:
-            setattr(module, name, child)
+def fuse_gelu(model: nn.Module) -> None:
+    """Swap GPT-2's GELU, eight small operations, for torch's single one; the values are the same to rounding."""
+    for module in model.modules():
+        for name, child in module.named_children():
+            if type(child) is NewGELUActivation:
+                setattr(module, name, nn.GELU(approximate="tanh"))
 
 
 def add_adapter(model: nn.Module, peft_config: Any) -> nn.Module:

@@ -63,6 +63,7 @@ def config() -> GPT2Config:
         n_embd=256,
         n_layer=6,
         n_head=8,
+        activation_function="gelu_pytorch_tanh",  # GPT-2's GELU in one operation instead of eight
         resid_pdrop=0.0,
         embd_pdrop=0.0,
         attn_pdrop=0.0,
