@@ -42,8 +42,7 @@ def whole(tmp_path_factory, settings_of):
     def folder(method):
         if method not in found:
             found[method] = tmp_path_factory.mktemp("whole") / method
-            done = train_runs.run(method, found[method], **settings_of[method])
-            assert done.returncode == 0, done.stderr[-3000:]
+            train_runs.run(method, found[method], **settings_of[method])
         return found[method]
 
     return folder
@@ -53,7 +52,7 @@ def whole(tmp_path_factory, settings_of):
 def both(request, tmp_path_factory, whole, settings_of):
     """The same run by one process and by two."""
     shared = tmp_path_factory.mktemp("shared") / request.param
-    done = train_runs.run(request.param, shared, 2, processes=2, **settings_of[request.param])
+    done = train_runs.command(request.param, shared, 2, processes=2, **settings_of[request.param])
     assert done.returncode == 0, done.stderr[-3000:]
     return whole(request.param), shared
 
@@ -66,7 +65,9 @@ def test_two_processes_log_the_numbers_of_one(both):
         for name, value in alone.items():
             # a KL is a difference of log-probabilities of whole responses, which are as large as their entropy
             size = max(1.0, abs(value), alone["entropy"] if name == "kl" else 0.0)
-            assert abs(value - shared[name]) <= CLOSE * size, f"step {alone['step']}, {name}"
+            # a margin is one, too, of a few pairs: between numbers of that size float32 has no others
+            least = float(np.spacing(np.float32(abs(alone["chosen"])))) if name == "margin" else 0.0
+            assert abs(value - shared[name]) <= max(CLOSE * size, least), f"step {alone['step']}, {name}"
 
 
 def test_two_processes_learn_the_weights_of_one(both):
@@ -87,8 +88,7 @@ def test_a_killed_run_ends_as_one_that_was_not(method, whole, settings_of, tmp_p
     train_runs.kill_after(method, killed, lines=3, **settings_of[method])
     assert not (killed / "evaluation.json").exists()
     assert 3 <= len(train_runs.metrics(killed)) < len(train_runs.metrics(whole(method)))
-    done = train_runs.run(method, killed, **settings_of[method])
-    assert done.returncode == 0, done.stderr[-3000:]
+    train_runs.run(method, killed, **settings_of[method])
     assert train_runs.numbers(killed) == train_runs.numbers(whole(method))
     left, right = train_runs.weights(whole(method)), train_runs.weights(killed)
     for name, value in left.items():
@@ -98,7 +98,7 @@ def test_a_killed_run_ends_as_one_that_was_not(method, whole, settings_of, tmp_p
 @pytest.mark.parametrize(("asked", "started"), [(2, 1), (3, 2)])
 def test_another_number_of_processes_is_refused(asked, started, tmp_path):
     """As when a launcher silently starts fewer: nothing is trained, nothing is written."""
-    done = train_runs.run("ppo", tmp_path / "run", started, processes=asked)
+    done = train_runs.command("ppo", tmp_path / "run", started, processes=asked)
     assert done.returncode != 0
     assert f"processes={asked} was asked for, but {started} {'is' if started == 1 else 'are'} running" in done.stderr
     assert not (tmp_path / "run").exists()

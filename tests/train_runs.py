@@ -1,14 +1,20 @@
-"""Starts `course_helpers.train` as a user does, in processes of its own, on little data."""
+"""Starts `course_helpers.train` on little data: as a user does, or in a process that has already imported it.
+
+Importing torch, transformers and TRL takes longer than the little there is to train. A fork server imports them once;
+each run is then a process of its own, which may be killed like any other.
+"""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
-import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 from safetensors.torch import load_file
 
@@ -24,13 +30,10 @@ METHODS = {
 }
 
 
-def command(method: str, folder: Path, started: int = 1, **changes: object) -> list[str]:
-    """The command line; several processes are started by torchrun."""
-    start = [sys.executable, "-m"]
-    if started > 1:
-        start += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(started), "-m"]
+def settings(method: str, folder: Path, **changes: object) -> list[str]:
+    """What stands on the command line."""
     given = LITTLE | METHODS[method] | changes
-    return [*start, "course_helpers.train", method, "--folder", str(folder), *(f"{k}={v}" for k, v in given.items())]
+    return [method, "--folder", str(folder), *(f"{name}={value}" for name, value in given.items())]
 
 
 def environment() -> dict[str, str]:
@@ -39,25 +42,56 @@ def environment() -> dict[str, str]:
     return os.environ | names | {"HF_HUB_OFFLINE": "1"}
 
 
-def run(method: str, folder: Path, started: int = 1, **changes: object) -> subprocess.CompletedProcess:
-    """Run to the end."""
-    words = command(method, folder, started, **changes)
+def command(method: str, folder: Path, started: int = 1, **changes: object) -> subprocess.CompletedProcess:
+    """Run the command to the end; several processes are started by torchrun."""
+    start = [sys.executable, "-m"]
+    if started > 1:
+        start += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(started), "-m"]
+    words = [*start, "course_helpers.train", *settings(method, folder, **changes)]
     return subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=200)
+
+
+def run(method: str, folder: Path, **changes: object) -> None:
+    """The same without importing everything anew; fails with what was said if the run does."""
+    with tempfile.TemporaryFile("w+") as said:
+        process = _started(settings(method, folder, **changes), said.fileno())
+        process.join(200)
+        said.seek(0)
+        assert process.exitcode == 0, said.read()[-3000:]
 
 
 def kill_after(method: str, folder: Path, lines: int, **changes: object) -> None:
     """Start, and SIGKILL as soon as metrics.jsonl has so many lines."""
-    process = subprocess.Popen(
-        command(method, folder, **changes), cwd=ROOT, env=environment(),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    begun = time.monotonic()
-    while len(metrics(folder)) < lines:
-        if process.poll() is not None or time.monotonic() - begun > 150:
-            raise AssertionError(f"{method} ended, or hung, before it could be killed")
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with tempfile.TemporaryFile() as said:
+        process = _started(settings(method, folder, **changes), said.fileno())
+        begun = time.monotonic()
+        while len(metrics(folder)) < lines:
+            if process.exitcode is not None or time.monotonic() - begun > 150:
+                process.kill()
+                raise AssertionError(f"{method} ended, or hung, before it could be killed")
+            time.sleep(0.02)
+        process.kill()
+        process.join()
+
+
+def _started(arguments: list[str], said: int) -> multiprocessing.Process:
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["course_helpers.runs.run"])
+    with mock.patch.dict(os.environ, environment()):  # the server takes it over when it is first asked
+        process = context.Process(target=_main, args=(arguments, multiprocessing.reduction.DupFd(said)))
+        process.start()
+    return process
+
+
+def _main(arguments: list[str], said: object) -> None:
+    from course_helpers import train
+
+    descriptor = said.detach()
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    os.chdir(ROOT)
+    os.environ.update(environment())
+    sys.exit(train.main(arguments))
 
 
 def metrics(folder: Path) -> list[dict]:
