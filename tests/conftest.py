@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import gc
 import os
 import sys
 
@@ -17,6 +18,12 @@ LONG = ("test_train_processes.py", "test_load.py", "test_dpo_training.py", "test
 def pytest_collection_modifyitems(items):
     """What takes minutes goes first, behind the lessons: begun last, it would keep one of two processes waiting."""
     items.sort(key=lambda item: (item.path.suffix != ".ipynb", item.path.name not in LONG))
+
+
+def pytest_collection_finish():
+    """Nine thousand tests and what they import stay to the end: no collection of garbage need look at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

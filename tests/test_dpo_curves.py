@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -111,14 +112,12 @@ def test_the_picture_has_points_line_diamonds_and_what_is_known(tmp_path):
 
 
 KERNEL = """
-import json, os, sys
-sys.path.insert(0, {root!r})
-from tests.dpo_runs import PAIRS, small_policy, trainer_of
-from tests.test_dpo_curves import DPOCurves
+import json, sys
 from transformers import TrainerCallback
 import course_helpers.live as live_module
+from tests.dpo_runs import small_policy, trainer_of
+from tests.test_dpo_curves import DPOCurves
 
-shown = []
 live_module.in_kernel = lambda: True
 
 
@@ -134,31 +133,39 @@ IPython.display.display = lambda *args, **kwargs: shown.append("words")
 
 class Interrupt(TrainerCallback):
     def on_step_end(self, args, state, control, **others):
-        if state.global_step == 2 and {interrupt}:
+        if state.global_step == 2:
             raise KeyboardInterrupt
 
 
-model, tokenizer = small_policy()
-live = DPOCurves(share=1.0)
-trainer = trainer_of({folder!r}, model, tokenizer, callbacks=[live, Interrupt()], epochs=2)
-try:
-    with live:
-        trainer.train()
-except KeyboardInterrupt:
-    shown.append("interrupted")
-print(json.dumps([shown, live.steps]))
+told = {}
+for case, callbacks in (("to the end", []), ("interrupted", [Interrupt()])):
+    shown = []
+    live = DPOCurves(share=1.0)
+    trainer = trainer_of(f"{sys.argv[1]}/{case}", *small_policy(), callbacks=[live, *callbacks], epochs=2)
+    try:
+        with live:
+            trainer.train()
+    except KeyboardInterrupt:
+        shown.append("interrupted")
+    told[case] = [shown, live.steps]
+print(json.dumps(told))
 """
 
 
-@pytest.mark.parametrize("interrupt", [False, True])
-def test_the_final_picture_stays_once(tmp_path, interrupt):
-    from pathlib import Path
-
-    code = KERNEL.format(root=str(Path(__file__).parent.parent), folder=str(tmp_path), interrupt=interrupt)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """What a kernel of its own showed, and the steps it drew, of a training to the end and of an interrupted one."""
+    command = [sys.executable, "-c", KERNEL, str(tmp_path_factory.mktemp("kernel"))]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    shown, steps = json.loads(done.stdout.splitlines()[-1])
-    assert steps == ([1] if interrupt else [1, 2, 3, 4])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("case", "drawn", "end"), [("to the end", [1, 2, 3, 4], []), ("interrupted", [1], ["interrupted"])]
+)
+def test_the_final_picture_stays_once(told, case, drawn, end):
+    shown, steps = told[case]
+    assert steps == drawn
     assert shown.count(["image/png"]) == 1
-    end = ["interrupted"] if interrupt else []
     assert shown[-2 - len(end) :] == [["image/png"], "words", *end]

@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -484,42 +482,3 @@ def test_only_the_chosen_tokens_count(tmp_path):
     batch = next(iter(trainer.get_train_dataloader()))
     texts = {tokenizer.decode(row[row >= 0]) for row in batch["labels"]}
     assert texts <= {pair["chosen"] + tokenizer.eos_token for pair in PAIRS}
-
-
-# ------------------------------------------------------------------------------------------------------- two processes
-
-
-TWO = """
-import sys
-sys.path.insert(0, {root!r})
-from tests.dpo_runs import small_policy, trainer_of
-from course_helpers.dpo.training import lora_config
-model, tokenizer = small_policy()
-settings = {{"batch_size": int(sys.argv[1]), "epochs": 2, "learning_rate": 1e-3, "data_seed": 0}}
-trainer = trainer_of({folder!r}, model, tokenizer, lora=lora_config(model, rank=4), **settings)
-trainer.train()
-if trainer.accelerator.is_main_process:
-    print("PROCESSES", trainer.accelerator.num_processes, [e["loss"] for e in trainer.state.log_history if "loss" in e])
-"""
-
-
-@pytest.mark.timeout(300)
-def test_two_processes_share_the_batch(tmp_path):
-    # `accelerate launch --cpu --num_processes 2` would start one; torchrun with ACCELERATE_USE_CPU starts two.
-    root = os.path.dirname(os.path.dirname(__file__))
-    script = tmp_path / "two.py"
-    script.write_text(TWO.format(root=root, folder=str(tmp_path / "run")))
-    environment = os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-
-    def run(*command):
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root)
-        assert done.returncode == 0, done.stderr[-3000:]
-        line = next(line for line in done.stdout.splitlines() if line.startswith("PROCESSES"))
-        return int(line.split()[1]), json.loads(line.split(maxsplit=2)[2])
-
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    processes, two = run(*torchrun, str(script), "2")
-    alone, one = run(sys.executable, str(script), "4")
-    assert (processes, alone) == (2, 1)
-    assert len(two) == len(one) == 4
-    assert two == pytest.approx(one, abs=1e-5)

@@ -127,9 +127,9 @@ def test_every_text_has_a_portuguese_form(number):
 
 @EVERY
 def test_solution_is_right(number, spoken):
-    began = time.perf_counter()
+    began = time.process_time()
     result = exercise(number).check(exercise(number).right)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
     assert result.outcome == "right"
     assert translation._("✓ Right") in result.heading
     assert translation._(exercise(number).why) in repr(result)
@@ -419,7 +419,7 @@ def prints_for_ever(*arguments):
 
 
 @pytest.mark.parametrize("answer", [loops, loops_and_catches, sleeps, prints_for_ever])
-def test_a_loop_is_stopped(answer):
+def test_a_loop_is_stopped(answer, spoken):
     handler, began = signal.getsignal(signal.SIGINT), time.perf_counter()
     result = exercise("1.2").check(answer)
     assert 2 <= time.perf_counter() - began < 2.5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -37,14 +36,19 @@ def lab(browser_path, tmp_path_factory):
         yield running
 
 
+@pytest.fixture(scope="session")
+def profile(tmp_path_factory):
+    """The browser's own folder: what it has compiled of JupyterLab serves the next page, too."""
+    return tmp_path_factory.mktemp("profile")
+
+
 @pytest.fixture(scope="module")
-def page(browser_path, tmp_path_factory):
+def page(browser_path, profile):
     """A page that remembers, in `away`, every request that would have left this machine."""
     from playwright.sync_api import sync_playwright
 
     from tests.browser.browser_lab import CHROMIUM_FLAGS, is_local
 
-    profile: Path = tmp_path_factory.mktemp("profile")
     with sync_playwright() as play:
         context = play.chromium.launch_persistent_context(
             str(profile), executable_path=browser_path, headless=True, args=CHROMIUM_FLAGS
