@@ -1,6 +1,6 @@
 """A PPO iteration of `course_helpers.ppo` against one of TRL 0.11.4: what the README says about its speed and memory.
 
-python benchmarks/ppo.py [--rounds 10] [--lab] [--sweep] [--json FILE]
+python benchmarks/ppo.py [--rounds 10] [--lab] [--sweep] [--fused] [--json FILE]
 
 The claim: with the same policy, prompts, settings and threads an iteration, rollout and step, takes a fraction of the
 time and of the memory, and a step on the same rollouts gives the same numbers.
@@ -14,6 +14,8 @@ for itself (see its module `memory`). Another is ours without oneDNN, as it is o
 
 --lab measures the old notebook's habits instead: TRL generates for one query at a time, and mini-batches are of 16.
 --sweep measures float32 over batch sizes and response lengths.
+--fused takes the policy with the GELU of its own configuration, a single operation. Otherwise it has the one of every
+GPT-2 on the Hub, eight operations, which `course_helpers.ppo` fuses and TRL does not.
 """
 
 from __future__ import annotations
@@ -48,6 +50,7 @@ class Work:
     response_tokens: int = 16
     ppo_epochs: int = 4
     threads: int = os.cpu_count() or 1
+    gelu: str = "gelu_new"
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,8 @@ class Loop:
         logging.set_verbosity_error()
         torch.set_num_threads(work.threads)
         self.side, self.work = side, work
-        model = api.AutoModelForCausalLMWithValueHead.from_pretrained(GPT2LMHeadModel.from_pretrained(POLICY).float())
+        policy = GPT2LMHeadModel.from_pretrained(POLICY, activation_function=work.gelu).float()
+        model = api.AutoModelForCausalLMWithValueHead.from_pretrained(policy)
         head = model.v_head.summary
         with torch.no_grad():  # a head of its own would start differently in each process
             head.weight.copy_(torch.linspace(-0.05, 0.05, head.in_features))
@@ -340,6 +344,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=Work.threads)
     parser.add_argument("--lab", action="store_true", help="the old notebook's habits")
     parser.add_argument("--sweep", action="store_true", help="batch sizes and response lengths, float32")
+    parser.add_argument("--fused", action="store_true", help="a policy whose GELU is one operation on both sides")
     parser.add_argument("--environment", type=Path, help="folder of TRL's virtual environment")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write everything that was measured")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -351,7 +356,7 @@ def main() -> int:
     from tools.ppo_golden.environment import DEFAULT, trl_python
 
     trl = trl_python(wanted.environment or DEFAULT)
-    work = Work(threads=wanted.threads)
+    work = Work(threads=wanted.threads, gelu="gelu_pytorch_tanh" if wanted.fused else Work.gelu)
     plan = [(SIDES, work)]
     if wanted.lab:
         plan = [(OLD_LAB, replace(work, mini_batch_size=16))]
