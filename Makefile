@@ -4,7 +4,7 @@
 # make notebooks execute the lessons and store their outputs
 # make models    train the small models again (IMDB=folder or Hub id)
 # make docs      write the lessons and all pages as a static site to build/site
-# make mutants   put faults into the mathematics and see whether the tests notice (40 minutes)
+# make mutants   put faults into the mathematics and see whether the tests notice (half an hour)
 # make texts     bring catalogue, manifest, glossary page and API page up to date
 
 PYTHON ?= python3

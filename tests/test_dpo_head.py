@@ -1,6 +1,7 @@
 """Scoring only the tokens with a label changes no answer: TRL's own head, and plain logits, say the same."""
 
 import copy
+import inspect
 import math
 
 import pytest
@@ -45,6 +46,10 @@ def batch(rows=3, width=9):
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
 
+def without_ids(given):
+    return {name: value for name, value in given.items() if name != "input_ids"}
+
+
 @pytest.fixture
 def projected(monkeypatch):
     """How many rows each call of the last layer is given."""
@@ -60,7 +65,7 @@ def projected(monkeypatch):
 def test_answers_and_gradients_are_those_of_trl(kind, adapter, projected):
     theirs, ours = prepared(kind, adapter)
     given = batch()
-    answers = [model(**given, fused_lm_head=True) for model in (theirs, ours)]
+    answers = [model(given["input_ids"], **without_ids(given), fused_lm_head=True) for model in (theirs, ours)]
     assert projected == [4 * math.ceil(int((given["labels"][:, 1:] != NO_LABEL).sum()) / 4)]
     for name in (*FIELDS, "loss", "label_mask"):
         assert torch.allclose(*(getattr(answer, name).float() for answer in answers), atol=1e-5), name
@@ -86,6 +91,54 @@ def test_scores_are_those_of_a_distribution_written_out():
     assert torch.equal(scores["is_top1"], exact.probs.argmax(-1) == targets)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_scores_are_float32_at_least(dtype):
+    logits = (3 * torch.randn(20, 31, generator=torch.Generator().manual_seed(0))).to(dtype)
+    targets = torch.arange(20)
+    scores = token_scores(logits, targets)
+    exact = torch.distributions.Categorical(logits=logits.double())
+    close = {"atol": 1e-12} if dtype == torch.float64 else {"atol": 1e-5}
+    assert torch.allclose(scores["log_probs"].double(), exact.log_prob(targets), **close)
+    assert torch.allclose(scores["entropy"].double(), exact.entropy(), **close)
+    assert scores["log_probs"].dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+def test_tokens_are_scored_in_whole_blocks_and_the_filling_counts_for_nothing(count, projected):
+    theirs, ours = prepared("GPT-2")
+    given = batch(rows=1, width=10)
+    given["labels"] = given["input_ids"].masked_fill(torch.arange(10) > count, NO_LABEL)
+    answers = [model(**given, fused_lm_head=True) for model in (theirs, ours)]
+    assert projected == [4 if count <= 4 else 8]
+    assert torch.allclose(*(answer.loss for answer in answers), atol=1e-6)
+    assert torch.allclose(*(answer.log_probs for answer in answers), atol=1e-5)
+
+
+def test_squares_are_scored_where_they_are_asked_for_alone():
+    theirs, ours = prepared("GPT-2")
+    plain = copy.deepcopy(theirs)
+    score_labels_only(plain)
+    assert plain(**batch(), fused_lm_head=True).log_sum_sq_probs is None
+    assert ours(**batch(), fused_lm_head=True).log_sum_sq_probs is not None
+
+
+def test_asked_twice_it_changes_nothing_more():
+    theirs, ours = prepared("GPT-2")
+    once = ours.forward
+    score_labels_only(ours)
+    assert ours.forward == once
+    assert inspect.signature(once) == inspect.signature(theirs.forward)  # by which TRL chooses columns
+
+
+def test_nothing_is_kept_for_tokens_to_come():
+    _theirs, ours = prepared("GPT-2")
+    asked = []
+    ours.base_model.register_forward_pre_hook(lambda _, __, given: asked.append(given["use_cache"]), with_kwargs=True)
+    ours(**batch(), fused_lm_head=True)
+    ours(**batch(), fused_lm_head=True, use_cache=True)
+    assert asked == [False, False]
+
+
 def test_a_number_of_tokens_to_divide_by_is_taken():
     theirs, ours = prepared("GPT-2")
     losses = [model(**batch(), fused_lm_head=True, num_items_in_batch=7).loss for model in (theirs, ours)]
@@ -99,6 +152,22 @@ def test_a_batch_without_a_label_loses_nothing_and_can_be_learned_from():
     answer.loss.backward()
     assert answer.loss == 0
     assert not answer.label_mask.any()
+
+
+def test_what_suits():
+    _theirs, ours = prepared("GPT-2")
+    labels = batch()["labels"]
+    assert head._suits(ours, labels, {})
+    assert not head._suits(ours, labels, {"shift_labels": labels})
+    ours.config.output_router_logits = True
+    assert not head._suits(ours, labels, {})
+
+
+@pytest.mark.parametrize(("most", "suits"), [(150, True), (149, False)])
+def test_as_many_logits_as_may_be_kept(most, suits, monkeypatch):
+    _theirs, ours = prepared("GPT-2")
+    monkeypatch.setattr(head, "MOST_LOGITS", most)  # 3 tokens that count, of 50 logits; the first has none before it
+    assert head._suits(ours, torch.tensor([[1, 2, NO_LABEL, 3, 4, NO_LABEL]]), {}) is suits
 
 
 @pytest.mark.parametrize("reason", ["too many logits", "softcapping", "shifted labels"])
@@ -118,6 +187,7 @@ def test_other_calls_are_the_models_own(projected):
     theirs, ours = prepared("GPT-2")
     ids = batch()["input_ids"]
     assert torch.equal(theirs(input_ids=ids).logits, ours(input_ids=ids).logits)
+    assert torch.equal(theirs(ids).logits, ours(ids).logits)
     assert torch.equal(theirs(input_ids=ids, labels=ids).loss, ours(input_ids=ids, labels=ids).loss)
     assert projected == []
 

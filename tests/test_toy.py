@@ -414,6 +414,7 @@ HALF = [0.5, 0.5]
         (lambda: toy.partition(HALF, [0.0, 1.0], math.inf), "beta is inf"),
         (lambda: toy.log_partition(HALF, [1.0], 1.0), r"pi_ref \(2,\), r \(1,\)"),
         (lambda: toy.implied_reward([1.0, 0.0], HALF, 1.0), "^some response .* ln 0 is no reward"),
+        (lambda: toy.implied_reward([0.5, 0.5, 0.0], [0.5, 0.25, 0.25], 1.0), "^some response .* ln 0 is no reward"),
         (lambda: toy.implied_reward([0.5, 0.25, 0.25], [*HALF, 0.0], 1.0), "ln 0 is no reward"),
         (lambda: toy.implied_reward(HALF, [1.0], 1.0), r"pi \(2,\), pi_ref \(1,\)"),
         (lambda: toy.draw(HALF, 0, generator()), "a count of draws is 0"),
@@ -449,7 +450,7 @@ HALF = [0.5, 0.5]
         (lambda: toy.sequence_estimates(TABLE, ALL, TOKEN_REWARDS[:, :2]), r"advantages have shape \(81, 2\)"),
         (
             lambda: toy.sequence_estimates(TABLE, ALL[0], TOKEN_REWARDS[0]),
-            r"is 1; it must be 2 or more: \(\.{3}, batch, T",
+            r"^the number of axes of tokens is 1; it must be 2 or more: \(\.{3}, batch, T",
         ),
     ],
 )
