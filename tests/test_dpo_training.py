@@ -88,7 +88,7 @@ def test_training_learns_the_pairs(tmp_path):
 
 
 def test_a_trained_model_is_made_of_the_parts_it_was_made_of(tmp_path):
-    """Faster parts are its own only while it trains, so that it answers as what is saved of it does."""
+    """Training leaves them as they are, so that it answers as what is saved of it does."""
     model, tokenizer = small_policy()
     parts = list(map(type, model.modules()))
     trainer_of(tmp_path, model, tokenizer).train()
