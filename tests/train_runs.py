@@ -56,6 +56,7 @@ def run(method: str, folder: Path, **changes: object) -> None:
     with tempfile.TemporaryFile("w+") as said:
         process = _started(settings(method, folder, **changes), said.fileno())
         process.join(200)
+        process.kill()  # one that hangs; to one that has ended it does nothing
         said.seek(0)
         assert process.exitcode == 0, said.read()[-3000:]
 
@@ -77,7 +78,7 @@ def kill_after(method: str, folder: Path, lines: int, **changes: object) -> None
 def _started(arguments: list[str], said: int) -> multiprocessing.Process:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["course_helpers.runs.run"])
-    with mock.patch.dict(os.environ, environment()):  # the server takes it over when it is first asked
+    with mock.patch.dict(os.environ, environment()):  # the server takes it over, and its processes from it
         process = context.Process(target=_main, args=(arguments, multiprocessing.reduction.DupFd(said)))
         process.start()
     return process
@@ -90,7 +91,6 @@ def _main(arguments: list[str], said: object) -> None:
     for stream in (1, 2):
         os.dup2(descriptor, stream)
     os.chdir(ROOT)
-    os.environ.update(environment())
     sys.exit(train.main(arguments))
 
 
